@@ -6,7 +6,6 @@ import json
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 import tifffile
 import torch
 
-from fuzz_volumes import read_layer, read_zarr, write_jpeg, write_layer, write_v2, write_v3
+from fuzz_volumes import read_layer, read_zarr, write_layer, write_v2, write_v3
 from hostile_content import (
     EXPRESSIONS,
     HUGE,
@@ -31,6 +30,8 @@ from hostile_content import (
 )
 from retrace import limits
 from retrace.alignment.stack_files import stack_sets
+from retrace.checkpoints import tensorflow
+from retrace.checkpoints.tensorflow import Variable, open_bundle, write_tensor_bundle
 from retrace.checkpoints.torch_files import read_torch
 from retrace.checkpoints.znn import read_h5
 from retrace.config.yaml_files import read_yaml
@@ -39,7 +40,6 @@ from retrace.elektronn.calculator import axes_of
 from retrace.errors import ConfigError, DataError, RetraceError
 from retrace.formats.examples import read_array
 from retrace.formats.examples_source import ExampleArray
-from retrace.formats.image_headers import check_image_size
 from retrace.formats.npz import opened_npz
 from retrace.reading import parse_json, read_bytes, read_json_object
 from retrace.storage.volumes import open_volume
@@ -156,22 +156,6 @@ def test_chunks(tmp_path: Path, name: str) -> None:
         read(tmp_path)
 
 
-def test_headers_of_jpeg_and_png_are_compared_with_the_chunk(tmp_path: Path) -> None:
-    write_jpeg(tmp_path)
-    chunk = min((tmp_path / "layer/4_4_40").iterdir())
-    content = bytearray(chunk.read_bytes())
-    size = content.index(b"\xff\xc0") + 5
-    struct.pack_into(">HH", content, size, 65_000, 65_000)
-    chunk.write_bytes(content)
-
-    with pytest.raises(DataError, match="header says 65000 x 65000 pixels"):
-        read_layer(tmp_path)
-    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
-    with pytest.raises(ValueError, match="60000 x 60000"):
-        check_image_size(png, "png", 64)
-
-
 def test_a_tif_of_more_pixels_than_a_machine_holds(tmp_path: Path) -> None:
     entries = [(256, 4, 1, 2**31), (257, 4, 1, 2**31), (258, 3, 1, 8), (259, 3, 1, 8)]
     entries += [(262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 2**31), (279, 4, 1, 8)]
@@ -227,6 +211,65 @@ def test_weights_that_are_not_stored(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bytes together are unpacked"):
         read_torch(packed)
     assert read_torch(path)["w"].shape == (10**5,)
+    torch.save({"w": torch.empty(10**6, device="meta")}, path)
+    with pytest.raises(ValueError, match="does not store"):
+        read_torch(path)
+
+
+LARGE_H5: dict[str, tuple[dict[str, Any], str]] = {
+    "never written": (
+        {"shape": (10**5, 10**5), "dtype": "f4", "chunks": (100, 100)},
+        "40000000000 b",
+    ),
+    "compressed": ({"data": np.zeros(2**20), "compression": "gzip"}, "8388608 bytes unpacked"),
+    "texts": ({"data": ["x" * 10**4] * 10**4}, "a list of texts"),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_H5)
+@pytest.mark.parametrize("reader", ["examples", "weights of ZNN"])
+def test_h5_that_is_far_larger_in_memory(
+    tmp_path: Path, name: str, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, message = LARGE_H5[name]
+    monkeypatch.setattr("retrace.formats.h5_files.UNPACKED_BYTES", 2**20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", **options)
+
+    with pytest.raises(DataError, match=message):
+        READERS[reader](tmp_path / "a.h5")
+
+
+def test_a_checkpoint_whose_variables_share_their_bytes(tmp_path: Path) -> None:
+    write_tensor_bundle(tmp_path / "a", {"v": np.zeros(1000, np.float32)})
+    data = (tmp_path / "a.data-00000-of-00001").read_bytes()
+    one = Variable(1, (1000,), 0, 0, len(data), tensorflow.masked_crc32c(data))
+    header = (b"", tensorflow._field(1, 1))
+    records = [(f"v{n}".encode(), tensorflow._encoded(one)) for n in range(1000)]
+    (tmp_path / "a.index").write_bytes(tensorflow._encoded_table([header, *records]))
+    with pytest.raises(DataError, match="its variables 4000000: they overlap"):
+        open_bundle(tmp_path / "a")
+
+    long = [(b"v" * 1000, tensorflow._encoded(one))]
+    (tmp_path / "a.index").write_bytes(tensorflow._encoded_table([header, *long]))
+    with pytest.raises(DataError, match="a name has 1000 bytes"):
+        open_bundle(tmp_path / "a")
+    (tmp_path / "a.index").write_bytes(bytes(2**20 + 1))
+    with pytest.raises(DataError, match="more than the 1048576 bytes"):
+        open_bundle(tmp_path / "a")
+    with pytest.raises(ValueError, match="more than 64 bits"):
+        tensorflow._fields(b"\xff" * 10**6)
+
+
+def test_blocks_of_an_index_are_read_once(tmp_path: Path) -> None:
+    """Each could be named by thousands of entries."""
+    content, data = tensorflow._appended(b"", [(b"", tensorflow._field(1, 1))] * 1000)
+    content, meta = tensorflow._appended(content, [])
+    content, index = tensorflow._appended(content, [(b"%d" % n, data) for n in range(1000)])
+    footer = (meta + index).ljust(tensorflow.FOOTER_BYTES - 8, b"\0")
+    content += footer + tensorflow.MAGIC.to_bytes(8, "little")
+    with pytest.raises(ValueError, match="its blocks overlap"):
+        dict(tensorflow._table(content))
 
 
 # ---------------------------------------------------------------- other files of the machine

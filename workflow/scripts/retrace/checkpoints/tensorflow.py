@@ -17,6 +17,7 @@ import google_crc32c
 import numpy as np
 
 from retrace.errors import DataError, nearest
+from retrace.limits import NAME_BYTES, TEXT_BYTES
 from retrace.reading import read_bytes, reading_content, retried
 
 MOST_SHARDS = 99_999
@@ -119,7 +120,7 @@ def open_bundle(prefix: Path) -> Bundle:
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
         raise DataError(f"{index} is missing: a checkpoint has an .index and .data files")
-    content = read_bytes(index)
+    content = read_bytes(index, TEXT_BYTES)
     with reading_content(index, "it may be truncated: fetch the checkpoint again"):
         records = dict(_table(content))
         header = _fields(records.pop(b""))
@@ -159,12 +160,14 @@ def masked_crc32c(content: bytes) -> int:
 
 
 def _check_files(bundle: Bundle) -> None:
-    """DataError if a data file is missing or shorter than its variables."""
+    """DataError if a data file is missing or shorter than its variables, which do not overlap."""
     ends = dict.fromkeys(range(bundle.shards), 0)
+    total = dict.fromkeys(range(bundle.shards), 0)
     for name, entry in bundle.entries.items():
         if entry.shard not in ends:
             raise DataError(f"{bundle.prefix}: {name} is in shard {entry.shard}, which is missing")
         ends[entry.shard] = max(ends[entry.shard], entry.offset + entry.size)
+        total[entry.shard] += entry.size
     for shard, end in ends.items():
         path = bundle.data_file(shard)
         if not path.is_file():
@@ -172,6 +175,11 @@ def _check_files(bundle: Bundle) -> None:
         size = path.stat().st_size
         if size < end:
             raise DataError(f"{path} is truncated: {size} of {end} bytes; fetch it again")
+        if size < total[shard]:
+            raise DataError(
+                f"{path} has {size} bytes and its variables {total[shard]}: they overlap; fetch "
+                "the checkpoint again"
+            )
 
 
 def _variable(content: bytes) -> Variable:
@@ -197,8 +205,13 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("no table of TensorFlow")
     _, at = _varint(footer, 0)
     _, at = _varint(footer, at)
+    unread = len(content)
     for _, handle in _block(content, *_handle(footer, at)):
-        yield from _block(content, *_handle(handle, 0))
+        offset, size = _handle(handle, 0)
+        unread -= size
+        if unread < 0:
+            raise ValueError("its blocks overlap")
+        yield from _block(content, offset, size)
 
 
 def _handle(content: bytes, at: int) -> tuple[int, int]:
@@ -227,6 +240,8 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
         fresh, at = _varint(block, at)
         length, at = _varint(block, at)
         key = key[:shared] + block[at : at + fresh]
+        if len(key) > NAME_BYTES:
+            raise ValueError(f"a name has {len(key)} bytes; up to {NAME_BYTES} are read")
         at += fresh
         yield key, block[at : at + length]
         at += length
@@ -237,6 +252,8 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = content[at]
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:

@@ -40,7 +40,7 @@ def _loaded(path: Path) -> Any:
     if is_deep(value):
         raise RecursionError
     for tensor in _tensors(value):
-        is_plain = tensor.layout == torch.strided
+        is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not is_plain or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ValueError(f"it states a tensor {list(tensor.shape)} that it does not store")
     return value

@@ -105,7 +105,7 @@ def read_h5(path: Path) -> NetworkFile:
 
 def _content(path: Path) -> tuple[dict[str, StoredLayer], dict[str, Any] | None]:
     """The layers of a file by name, and its learning curve; None if it has none."""
-    with opened_h5(path) as file:
+    with opened_h5(path, read_whole=True) as file:
         whole = file.get(NETWORK)
         # At the top, other groups than layers may be; in the network there are only layers.
         root = file if whole is None else whole
@@ -125,7 +125,7 @@ def _read_statistics(network: Path) -> dict[str, Any]:
         return {}
 
     def read() -> dict[str, Any]:
-        with opened_h5(path) as file:
+        with opened_h5(path, read_whole=True) as file:
             return _read_curve(file)
 
     with reading_content(path, "correct it, or move it away from the network"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.formats.examples_source import ExampleArray, ExamplesSource, LabelledArrays
-from retrace.formats.h5_files import opened_h5
+from retrace.formats.h5_files import opened_h5, refuse_large
 from retrace.formats.label_ids import exact_integers
 from retrace.formats.safe_pickle import GZIP, read_pickles
 from retrace.reading import read_bytes, reading_content, refuse_web_page, retried, unzipped
@@ -88,6 +88,7 @@ def _read_h5(path: Path, name: str) -> np.ndarray:
     with opened_h5(path) as file:
         dataset = file.get(name) if name else None
         if isinstance(dataset, h5py.Dataset):
+            refuse_large(path, [dataset])
             return np.asarray(dataset[...])
         existing = ", ".join(sorted(file)) or "none"
     raise DataError(f"{path} has no array {name!r}; it has: {existing}. Name one with `array`")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrace.errors import DataError
+from retrace.limits import UNPACKED_BYTES, counted
 from retrace.reading import retried
 
 if TYPE_CHECKING:
@@ -23,20 +24,41 @@ SOFT_LINKS = 16
 
 
 @contextmanager
-def opened_h5(path: Path) -> Iterator[h5py.File]:
+def opened_h5(path: Path, *, read_whole: bool = False) -> Iterator[h5py.File]:
     """An HDF5 file, read-only, all of whose content is in it; DataError otherwise.
 
-    For files that are read as a whole, such as weights. Each object is looked at once.
+    `read_whole`: all of it is read into memory, as of weights, and must not be too large for that.
     """
     import h5py
 
     with retried(lambda: h5py.File(path, "r"), path) as file:
-        _refuse_in(path, file, set())
+        datasets = list(_datasets(path, file, set()))
+        if read_whole:
+            refuse_large(path, datasets)
         yield file
 
 
-def _refuse_in(path: Path, group: h5py.Group, seen: set[int]) -> None:
-    """DataError for objects of a group, or of groups in it, whose content is in other files."""
+def refuse_large(path: Path, datasets: Sequence[h5py.Dataset]) -> None:
+    """DataError for datasets that are far larger in memory than their file is.
+
+    HDF5 stores values that were never written not at all, and others compressed; many texts can be
+    one and the same in the file.
+    """
+    most = max(UNPACKED_BYTES, path.stat().st_size)
+    size = sum(dataset.size * dataset.dtype.itemsize for dataset in datasets if dataset.size)
+    texts = [d.name for d in datasets if d.dtype.hasobject and (d.size or 0) > 1]
+    if size > most or texts:
+        what = (
+            f"has a list of texts, {texts[0]!r}" if texts else f"has {counted(size)} bytes unpacked"
+        )
+        raise DataError(
+            f"{path} {what}; up to {most} bytes of numbers are read. Get the file again, or name "
+            "another one"
+        )
+
+
+def _datasets(path: Path, group: h5py.Group, seen: set[int]) -> Iterator[h5py.Dataset]:
+    """The datasets of a group and of groups in it, each once; DataError for other files' values."""
     import h5py
 
     for name in group:
@@ -52,9 +74,10 @@ def _refuse_in(path: Path, group: h5py.Group, seen: set[int]) -> None:
             continue
         seen.add(address)
         if isinstance(item, h5py.Group):
-            _refuse_in(path, item, seen)
+            yield from _datasets(path, item, seen)
         elif isinstance(item, h5py.Dataset):
             refuse_other_files(path, item)
+            yield item
 
 
 def refuse_external_links(path: Path, file: h5py.File, name: str, most: int = SOFT_LINKS) -> None:

@@ -37,11 +37,13 @@ from retrace.reading import (
     unzipped,
 )
 
+XZ_BYTES = 1 << 28
+"""Memory that xz may take; its strongest level takes a quarter of it."""
 CODECS: dict[str, Callable[[bytes, int], bytes]] = {
     "raw": lambda content, limit: content,
     "gzip": unzipped,  # or zlib, which `useZlib` announces
     "bzip2": partial(unpacked, bz2.BZ2Decompressor),
-    "xz": partial(unpacked, lzma.LZMADecompressor),
+    "xz": partial(unpacked, partial(lzma.LZMADecompressor, memlimit=XZ_BYTES)),
 }
 """By the format's name for them: functions (content, largest number of unpacked bytes)."""
 FETCH_AGAIN = "fetch the volume again"

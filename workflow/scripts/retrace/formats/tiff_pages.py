@@ -82,6 +82,7 @@ def _directories(tif: tifffile.TiffFile) -> list[int]:
     """
     file, layout = tif.filehandle, tif.tiff
     offsets: dict[int, None] = {}
+    unread = SHARED_BY * file.size
     offset = tif.pages.first.offset
     while offset:
         if offset in offsets or offset >= file.size:
@@ -89,22 +90,30 @@ def _directories(tif: tifffile.TiffFile) -> list[int]:
         offsets[offset] = None
         file.seek(offset)
         (count,) = struct.unpack(layout.tagnoformat, _bytes(tif, layout.tagnosize))
-        _check_tags(tif, _bytes(tif, count * layout.tagsize))
+        directory = _bytes(tif, count * layout.tagsize)
+        unread -= len(directory) + _check_tags(tif, directory)
+        if unread < 0:
+            raise DataError(f"{len(offsets)} of its pages share their bytes; {SAVE_AGAIN}")
         (offset,) = struct.unpack(layout.offsetformat, _bytes(tif, layout.offsetsize))
     return list(offsets)
 
 
-def _check_tags(tif: tifffile.TiffFile, directory: bytes) -> None:
-    """DataError if the file ends before the value of a tag."""
+def _check_tags(tif: tifffile.TiffFile, directory: bytes) -> int:
+    """Bytes of the values of the tags; DataError if the file ends before one of them."""
+    total = 0
     entry = struct.Struct(f"{tif.byteorder}{'HHQQ' if tif.is_bigtiff else 'HHII'}")
     if entry.size != tif.tiff.tagsize:
-        return
+        return total
     for tag, kind, count, where in entry.iter_unpack(directory):
         size = BYTES_OF_TYPE.get(kind, 0) * count
         if size > tif.tiff.offsetsize and where + size > tif.filehandle.size:
             raise DataError(f"it ends before the value of tag {tag}; {SAVE_AGAIN}")
+        total += size if size > tif.tiff.offsetsize else 0
+    return total
 
 
+SHARED_BY = 4
+"""How often tags may refer to each byte of a file, on average: pages may share small values."""
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
     13: 4,
     16: 8,

@@ -28,7 +28,7 @@ from retrace.errors import DataError, DeniedError, RetraceError, nearest
 from retrace.files import FileCheck, piece_name
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
-from retrace.formats.checked_codecs import use_checked_codecs
+from retrace.formats.checked_codecs import check_shards, limit_codecs, use_checked_codecs
 from retrace.formats.contract import Description, FormatPage, byte_order_of
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader, refuse_array, refuse_large_chunk, refuse_level
@@ -285,6 +285,8 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
     path, groups = _groups(store, node.path, node.metadata.zarr_format)
     label = f"{name}/{node.path}" if node.path else name
     refuse_large_chunk(label, node.chunks, node.dtype.itemsize)
+    check_shards(label, node.shards or node.chunks, node.chunks)
+    limit_codecs(label, node)
     if reader is not None:
         reader.expect_blocks(math.prod(node.shards or node.chunks) * node.dtype.itemsize)
     described = describe(label, path, _metadata(node), groups)
@@ -387,8 +389,8 @@ PAGE = FormatPage(
     position=IN_ATTRIBUTES,
     byte_order="Stated by the type (2) or the codec `bytes` (3).",
     channels="An axis c; without names, the first of four axes.",
-    codecs="Those of zarr and numcodecs: blosc, zstd, gzip, zlib, lz4, bz2, lzma, filters, and in "
-    "format 3 sharding, transpose, crc32c.",
+    codecs="Format 2: blosc, zstd, gzip, zlib, lz4, bz2, lzma; filters that keep the number of "
+    "values; checksums. Format 3: blosc, zstd, gzip, sharding, transpose, crc32c.",
     completeness="Missing chunks are refused, unless `missing_chunks: fill`. A damaged chunk is "
     "noticed by its codec or by crc32c. Results of this workflow are compared with their manifest. "
     "Consolidated metadata are not used, because they may be out of date.",

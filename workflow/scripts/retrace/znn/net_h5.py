@@ -38,7 +38,7 @@ def _opened(path: Path, mode: str = "r") -> AbstractContextManager[h5py.File]:
             f"{path} is read while planning, which needs h5py; install it where Snakemake runs: "
             "python -m pip install h5py"
         ) from None
-    return opened_h5(path) if mode == "r" else h5py.File(path, mode)
+    return opened_h5(path, read_whole=True) if mode == "r" else h5py.File(path, mode)
 
 
 def statistics_file(net: Path) -> Path:
