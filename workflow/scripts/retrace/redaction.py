@@ -30,8 +30,8 @@ VARIABLE = re.compile(
 )
 """Part of the name of an environment variable that holds a secret, unless its value is a path."""
 _PARAMETER = (
-    r"[\w.%-]*(?:secret|token|passw|passphrase|pwd|signature|credential|session|authorization"
-    r"|api-?_?key|access-?_?key|private-?_?key|key-?_?pair)[\w.%-]*|sig|key|auth|pass|code|policy"
+    r"[\w.%-]{0,64}(?:secret|token|passw|passphrase|pwd|signature|credential|session|authorization"
+    r"|api-?_?key|access-?_?key|private-?_?key|key-?_?pair)[\w.%-]{0,64}|sig|key|auth|pass|code|policy"
 )
 """Names in the query of an address whose values give access."""
 _NAMED = (
@@ -40,8 +40,12 @@ _NAMED = (
 )
 """Names of secrets in configurations and lists of variables."""
 _HEADER = r"authorization|proxy-authorization|cookie|set-cookie|x-amz-security-token"
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/\"'<>]*|[^\s/:\"'<>]+:(?!\d+(?:[/?#]|$)|//)[^\s\"'<>]*)@")
-"""USER:PASSWORD@ in an address; the password may contain characters that do not belong there."""
+_USER_INFO = re.compile(
+    r"(?<=://)(?:[^\s/\"'<>]{0,4096}"
+    r"|[^\s/:\"'<>]{1,4096}:(?!\d{1,9}(?:[/?#]|$)|//)[^\s\"'<>]{0,4096})@"
+)
+"""USER:PASSWORD@ in an address; the password may contain characters that do not belong there. All
+lengths are limited, because the time for long texts would grow with their square."""
 _QUERY = re.compile(rf"([?&#](?:{_PARAMETER})=)[^&\s\"'<>#]+", re.I)
 _PATTERNS = (
     (_USER_INFO, f"{HIDDEN}@"),

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from retrace.config.words import is_model, literal_texts, unwrapped, words
 from retrace.config.yaml_files import read_scalar
 from retrace.errors import ConfigError, nearest
+from retrace.limits import SETTING_CHARACTERS
 from retrace.redaction import WITH_CREDENTIALS, has_credentials
 from retrace.setting_types import WrittenFraction, WrittenWhole
 from retrace.settings_model import SettingsModel
@@ -39,8 +40,8 @@ def check(model: type[Model], content: Any, where: str) -> Model:
 
     Settings are shown, stored with every result and packed: credentials in an address are refused.
     """
-    if place := _credentials(content, ()):
-        raise ConfigError(f"{where}: {Problem(place, WITH_CREDENTIALS)}")
+    if found := _wrong_text(content, ()):
+        raise ConfigError(f"{where}: {found}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -48,10 +49,12 @@ def check(model: type[Model], content: Any, where: str) -> Model:
         raise ConfigError(f"{where}: {problem}") from None
 
 
-def _credentials(content: Any, place: Place) -> Place | None:
-    """The place of the first address with credentials in it; None without any."""
+def _wrong_text(content: Any, place: Place) -> Problem | None:
+    """The first address with credentials in it, or text that is too long; None without any."""
     if isinstance(content, str):
-        return place if has_credentials(content) else None
+        if len(content) > SETTING_CHARACTERS:
+            return Problem(place, f"has {len(content)} characters; allowed: {SETTING_CHARACTERS}")
+        return Problem(place, WITH_CREDENTIALS) if has_credentials(content) else None
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(content, Mapping):
         items = content.items()
@@ -59,10 +62,9 @@ def _credentials(content: Any, place: Place) -> Place | None:
         items = enumerate(content)
     for key, one in items:
         inner = (*place, key)
-        if found := _credentials(one, inner):
+        wrong_key = _wrong_text(key, inner) if isinstance(key, str) else None
+        if found := wrong_key or _wrong_text(one, inner):
             return found
-        if has_credentials(str(key)):
-            return inner
     return None
 
 
