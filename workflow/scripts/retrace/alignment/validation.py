@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +12,11 @@ from retrace.alignment.pairs import PairPlan, StackReader, check_stacks
 from retrace.alignment.stack_files import StackDataset, StackPaths
 from retrace.alignment.task import SeamlessTask
 from retrace.config.seamless_network import SeamlessNetworkSettings
-from retrace.config.validation_model import Interval, is_due
+from retrace.config.validation_model import Interval
 from retrace.displacement import compose, length, warp
 from retrace.files import digest
-from retrace.training.compared import recorded
 from retrace.training.task import Batch, Measurement
-from retrace.training.validation import mean_values
+from retrace.training.validation import FixedBatches, mean_values
 from retrace.viewing.displacement_pictures import pair_image
 
 BATCHES = 2
@@ -74,39 +72,26 @@ def correlations(one: Tensor, other: Tensor, counted: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PairValidation:
+class PairValidation(FixedBatches):
     """Measures pyramids on fixed pairs, as the network would be used after this iteration.
 
     All levels are used throughout, so that the losses of all epochs can be compared.
     """
 
     task: MeasuredSeamlessTask
-    batches: Sequence[Batch]
-    every: Interval
-    identity: str
-
-    def is_due(self, iteration: int) -> bool:
-        """Whether the settings ask for a measurement at this iteration."""
-        return is_due(iteration, self.every)
 
     def measure(self, module: nn.Module, iteration: int) -> Measurement:
         """The means over the batches of the loss, its terms and the quality; the first pair."""
         rows = []
         shown: Tensor | None = None
-        for batch in self.batches:
-            outputs = self.task.predict(module, batch)
-            rows.append(self._values(outputs, batch))
+        for batch, outputs, row in self.measured(module):
+            losses = {name: value for name, value in row.items() if name not in CONSTANT}
+            rows.append(losses | self.task.quality(outputs["field"], batch))
             shown = outputs["field"][:1] if shown is None else shown
         first = self.batches[0]
         assert shown is not None
         image = pair_image(first["source_image"][:1], first["target_image"][:1], shown)
         return Measurement(mean_values(rows), image)
-
-    def _values(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, float | None]:
-        terms = self.task.losses(outputs, batch)
-        row = recorded(terms, self.task.uncompared(terms, batch), self.task.observed)
-        quality = self.task.quality(outputs["field"], batch)
-        return {k: v for k, v in row.items() if k not in CONSTANT} | quality
 
 
 def plain_network(network: SeamlessNetworkSettings) -> SeamlessNetworkSettings:

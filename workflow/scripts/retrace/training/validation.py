@@ -18,12 +18,44 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from retrace.config.validation_model import Validation
+from retrace.config.validation_model import Interval, Validation, is_due
 from retrace.errors import DataError
-from retrace.training.task import Measurement, ValidationData
+from retrace.training.compared import recorded
+from retrace.training.task import Batch, Measurement, Task, ValidationData
 
 Row = dict[str, Any]
 """A measurement: `iteration`, `loss` and further values by name; None: nothing was compared."""
+
+
+@dataclass(frozen=True)
+class FixedBatches:
+    """Batches of a task that networks are measured on, always the same.
+
+    `bf16`: whether the network computes in bfloat16, as in its training.
+    """
+
+    task: Task
+    batches: Sequence[Batch]
+    every: Interval
+    identity: str
+    bf16: bool = False
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether the settings ask for a measurement after this iteration."""
+        return is_due(iteration, self.every)
+
+    def measured(
+        self, module: nn.Module
+    ) -> Iterator[tuple[Batch, dict[str, Tensor], dict[str, float | None]]]:
+        """Yields each batch, the network's outputs in float32, and its loss with the loss terms."""
+        for batch in self.batches:
+            device = batch[next(iter(batch))].device
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                outputs = self.task.predict(module, batch)
+            outputs = {head: output.float() for head, output in outputs.items()}
+            terms = self.task.losses(outputs, batch)
+            uncompared = self.task.uncompared(terms, batch)
+            yield batch, outputs, recorded(terms, uncompared, self.task.observed)
 
 
 @contextmanager
@@ -183,7 +215,7 @@ def _write(writer: SummaryWriter, measurement: Measurement, iteration: int) -> N
 
 
 def mean_values(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of each value over the patches that have one."""
+    """The mean of each value over the batches that have one."""
     means: dict[str, float | None] = {}
     for name in rows[0]:
         known = [value for row in rows if (value := row[name]) is not None]

@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from retrace.config.datasets import ISOTROPIC_BELOW
-from retrace.config.validation_model import Interval, is_due
 from retrace.errors import DataError
 from retrace.evaluation.contingency import count_block
 from retrace.evaluation.curve import RegionGraph, best_threshold, pooled, threshold_curve
@@ -21,9 +19,8 @@ from retrace.planning.train_settings import TrainingDataset
 from retrace.segmentation.agglomerate import region_graph
 from retrace.segmentation.fragments import renumber, watershed_fragments
 from retrace.segmentation.lut import threshold_list
-from retrace.training.compared import recorded
 from retrace.training.task import Batch, Measurement, Picture, Task
-from retrace.training.validation import mean_values
+from retrace.training.validation import FixedBatches, mean_values
 from retrace.training.validation_picture import validation_image
 
 PATCHES = 3
@@ -45,36 +42,22 @@ class LabelledAffinities:
 
 
 @dataclass(frozen=True)
-class PatchValidation:
-    """Measures networks on the first batches of a task, which are always the same.
+class PatchValidation(FixedBatches):
+    """Measures networks on fixed patches.
 
     `affinities`: from outputs and batch what is segmented; None for networks without affinities.
     """
 
-    task: Task
-    batches: Sequence[Batch]
-    every: Interval
-    bf16: bool
-    identity: str
     in_xy: bool = False
     """Whether fragments are made section by section."""
     affinities: Callable[[Mapping[str, Tensor], Batch], LabelledAffinities] | None = None
-
-    def is_due(self, iteration: int) -> bool:
-        """As the settings say."""
-        return is_due(iteration, self.every)
 
     def measure(self, module: nn.Module, iteration: int) -> Measurement:
         """The means over the patches of the loss and its terms, and the VOI of all patches."""
         rows, segmented = [], []
         pictures: Mapping[str, Picture] = {}
-        for batch in self.batches:
-            device = batch[next(iter(batch))].device
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                outputs = self.task.predict(module, batch)
-            outputs = {head: output.float() for head, output in outputs.items()}
-            terms = self.task.losses(outputs, batch)
-            rows.append(recorded(terms, self.task.uncompared(terms, batch), self.task.observed))
+        for batch, outputs, row in self.measured(module):
+            rows.append(row)
             pictures = pictures or self.task.pictures(outputs, batch)
             if self.affinities is not None:
                 segmented.append(threshold_scores(self.affinities(outputs, batch), self.in_xy))
