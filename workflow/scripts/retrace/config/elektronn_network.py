@@ -18,7 +18,6 @@ from retrace.elektronn.architecture import (
     RECONSTRUCTION,
     Architecture,
     ElektronnLayer,
-    from_dict,
 )
 from retrace.elektronn.layers import architecture_of, check_lists, dropout_of
 from retrace.elektronn.parameters import ElektronnParameters, Mode
@@ -179,6 +178,16 @@ class ArchitectureSettings(SettingsModel):
     layers: tuple[ElektronnLayer, ...] = Field(description="Layers, the last one included.")
     autoencoder: str | None = Field(description="Activation of the tied decoder, if there is one.")
 
+    def at(self, input_shape: tuple[int, ...]) -> Architecture:
+        """The layers at the only input that fits, or else at this (z, y, x), (y, x) or (units,)."""
+        return Architecture(
+            mode=self.mode,
+            input_channels=self.input_channels,
+            input_shape=self.input_shape or input_shape,
+            layers=self.layers,
+            autoencoder=self.autoencoder,
+        )
+
 
 class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
     """A network of the family elektronn, resolved for one dataset."""
@@ -200,7 +209,7 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
 
     def weighted_layers(self) -> Iterator[WeightedLayer]:
         """Convolutions and perceptrons; an auto-encoder has the weights of its encoder alone."""
-        architecture = from_dict(self.architecture.plain(), self.input_shape)
+        architecture = self.architecture.at(self.input_shape)
         pairs = zip(architecture.widths, architecture.layers, strict=True)
         for number, (width, layer) in enumerate(pairs):
             yield WeightedLayer(f"layer {number}", width, layer.maps, math.prod(layer.filter))
@@ -208,10 +217,10 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
     @property
     def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:
         """The input of a patch, and the labels that its outputs span."""
-        architecture = from_dict(self.architecture.plain(), self.input_shape)
-        if architecture.sizes is None:
+        sizes = self.architecture.at(self.input_shape).sizes
+        if sizes is None:
             return self.input_shape, (1, 1, 1)
-        context = [axis[-1] - 1 for axis in architecture.sizes.fields]
+        context = [axis[-1] - 1 for axis in sizes.fields]
         core = [n - c for n, c in zip(self.input_shape, context, strict=True)]
         return self.input_shape, core
 

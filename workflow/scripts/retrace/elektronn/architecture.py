@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,17 +132,11 @@ class Architecture:
         return counts
 
 
-def from_dict(content: Mapping[str, Any], input_shape: Sequence[int]) -> Architecture:
-    """The architecture of `Architecture.as_dict`, at an input (z, y, x)."""
+def from_dict(content: Mapping[str, Any]) -> Architecture:
+    """The architecture with these fields, as JSON values."""
     layers = [
-        layer if isinstance(layer, ElektronnLayer) else _layer(layer) for layer in content["layers"]
+        ElektronnLayer(**{**one, "filter": tuple(one["filter"]), "pool": tuple(one["pool"])})
+        for one in content["layers"]
     ]
-    shape = tuple(content["input_shape"] or input_shape)
-    channels, decoder = content["input_channels"], content["autoencoder"]
-    return Architecture(content["mode"], channels, shape, tuple(layers), decoder)
-
-
-def _layer(content: Mapping[str, Any]) -> ElektronnLayer:
-    return ElektronnLayer(
-        **{**content, "filter": tuple(content["filter"]), "pool": tuple(content["pool"])}
-    )
+    shape = tuple(content["input_shape"])
+    return Architecture(**{**content, "input_shape": shape, "layers": tuple(layers)})

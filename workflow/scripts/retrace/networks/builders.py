@@ -17,7 +17,6 @@ from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.znn_network import ZnnNetworkSettings
-from retrace.elektronn.architecture import Architecture
 from retrace.elektronn.parameters import Autoencoder
 from retrace.networks.elektronn import DecoderSettings, build_elektronn
 from retrace.networks.seamless import Pyramid, build_seamless
@@ -78,15 +77,8 @@ PROBABILITIES = {"nll_multiple_binary": "sigmoid", "regression": "values"}
 
 def elektronn_arguments(network: ElektronnNetworkSettings) -> dict[str, Any]:
     """The arguments of `build_elektronn`."""
-    stored = network.architecture
     return {
-        "architecture": Architecture(
-            mode=stored.mode,
-            input_channels=stored.input_channels,
-            input_shape=stored.input_shape or network.input_shape,
-            layers=stored.layers,
-            autoencoder=stored.autoencoder,
-        ),
+        "architecture": network.architecture.at(network.input_shape),
         "dropout": network.dropout_rates,
         "shared_mask": network.shared_dropout_mask,
         "probabilities": PROBABILITIES.get(network.target, "softmax"),

@@ -97,7 +97,7 @@ def _example_axes(network: ElektronnNetworkSettings) -> tuple[Sequence[int], Ten
 PACKAGE = FamilyPackage(
     module="retrace.networks.elektronn",
     builder=ELEKTRONN,
-    call="build_elektronn(from_dict(architecture, architecture['input_shape']), "
+    call="build_elektronn(from_dict(architecture), "
     "decoder=decoder and DecoderSettings(**decoder), **arguments)",
     parsed=("architecture", "decoder"),
     interface=_interface,
