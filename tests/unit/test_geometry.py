@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrace.cropping import centre_crop, middle
 from retrace.errors import DataError
 from retrace.geometry import NmBox, VoxelBox, blocks
 
@@ -36,6 +39,15 @@ def test_intersection_is_symmetric_and_inside_both(a: VoxelBox, b: VoxelBox) -> 
 
     assert common == b.intersect(a)
     assert common.is_empty or (a.contains(common) and b.contains(common))
+
+
+def test_of_an_odd_excess_the_larger_half_is_at_the_end() -> None:
+    row = np.arange(7)[None]
+
+    assert centre_crop(row, [4]).tolist() == [[1, 2, 3, 4]]
+    assert torch.equal(centre_crop(torch.from_numpy(row), [1, 4])[0], torch.arange(1, 5))
+    assert VoxelBox((5, 5, 5), (1, 1, 7)).central((1, 1, 4)) == VoxelBox((5, 5, 6), (1, 1, 4))
+    assert middle(row, [9]).shape == (1, 7) and middle(row, [3]).tolist() == [[2, 3, 4]]
 
 
 @given(boxes)

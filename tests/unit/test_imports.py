@@ -26,7 +26,7 @@ LAYERS = (
     "remote",
     "geometry errors files progress device command_line union_find compiled displacement"
     " settings_model setting_types job records output_lock reading redaction replacement"
-    " relative_paths many_files machine_limits limits",
+    " relative_paths many_files machine_limits limits cropping",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""
 
@@ -36,7 +36,7 @@ PROGRAM_LEVEL = len(LAYERS)
 TORCH_FREE = {
     *("config", "planning", "znn", "elektronn", "storage", "formats", "remote"),
     *("geometry", "errors", "files", "progress", "settings_model", "setting_types", "job"),
-    *("records", "output_lock", "reading", "limits", "redaction"),
+    *("records", "output_lock", "reading", "limits", "redaction", "cropping"),
 }
 """They run where the workflow is planned, which has no torch."""
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from built_networks import is_valid_shape
+from retrace.cropping import centre_crop
 from retrace.errors import DataError
 from retrace.networks import unet
-from retrace.networks.unet import UNet, build_unet, centre_crop
+from retrace.networks.unet import UNet, build_unet
 
 ZFINCH = {"fmaps": 12, "fmap_factor": 5, "downsample": [[1, 3, 3], [1, 3, 3], [3, 3, 3]]}
 FIB25 = {"fmaps": 12, "fmap_factor": 6, "downsample": [[2, 2, 2], [2, 2, 2], [3, 3, 3]]}

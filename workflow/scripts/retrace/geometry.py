@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Generic, Self, TypeVar
 
+from retrace.cropping import central_offset
 from retrace.errors import DataError
 
 Triple = tuple[int, int, int]
@@ -158,6 +159,10 @@ class VoxelBox(_Box[int]):
     def to_nm(self, voxel_size_nm: Sequence[float]) -> NmBox:
         """The same box in nm; `voxel_size_nm` (z, y, x)."""
         return NmBox(in_nm(self.offset, voxel_size_nm), in_nm(self.shape, voxel_size_nm))
+
+    def central(self, shape: Sequence[int]) -> VoxelBox:
+        """The box of this shape (z, y, x) in the middle of this one; see `central_offset`."""
+        return VoxelBox(triple(central_offset(self.shape, shape)), triple(shape)).shift(self.offset)
 
     def slices(self, origin: Sequence[int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
         """Slices (z, y, x) into an array whose first voxel is at `origin`."""

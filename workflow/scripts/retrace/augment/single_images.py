@@ -82,11 +82,3 @@ def random_crop(images: Tensor, rng: np.random.Generator, lost: int) -> Tensor:
         index = index.to(images.device)
         crops[index] = images[index, :, y : y + shape[0], x : x + shape[1]]
     return crops
-
-
-def central_crop(images: Tensor, lost: int) -> Tensor:
-    """`images` (N, C, Y, X) less `lost` pixels per axis, half of them on each side."""
-    begin = lost // 2
-    return images[
-        ..., begin : images.shape[-2] - lost + begin, begin : images.shape[-1] - lost + begin
-    ]

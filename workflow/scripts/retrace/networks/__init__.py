@@ -10,10 +10,10 @@ from retrace.config.families import FAMILIES
 from retrace.config.network_settings import NetworkSettings
 from retrace.errors import ConfigError
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.networks.unet import UNet, centre_crop
+from retrace.networks.unet import UNet
 from retrace.networks.znn import ZnnNetwork
 
-__all__ = ["ElektronnNetwork", "Network", "UNet", "ZnnNetwork", "build_network", "centre_crop"]
+__all__ = ["ElektronnNetwork", "Network", "UNet", "ZnnNetwork", "build_network"]
 
 Network = UNet | ZnnNetwork | ElektronnNetwork
 """A network that predicts volumes or single examples; input (N, C, ...), output {head: tensor}."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrace.config.unet_shapes import CONVS_PER_PASS, KERNEL, PASS_LOSS
+from retrace.cropping import centre_crop
 from retrace.errors import DataError
 from retrace.networks.seeded_init import with_seeded_weights
 
@@ -212,13 +213,6 @@ def build_unet(
     with torch.device("meta"):
         module = UNet(input_channels, fmaps, fmap_factor, downsample, heads, fmaps_out)
     return with_seeded_weights(module, seed, device)
-
-
-def centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Central `shape` (z, y, x) of `x` (..., Z, Y, X); an odd excess loses one more at the end."""
-    for axis, size in zip((-3, -2, -1), shape, strict=True):
-        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
-    return x
 
 
 class _PoolAndCrop(torch.autograd.Function):

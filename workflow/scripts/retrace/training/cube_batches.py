@@ -265,8 +265,7 @@ class CubeBatches:
             return
         core = [min(n, most) for n, most in zip(room, SHOWN, strict=True)]
         shape = triple([n + lost for n, lost in zip(core, context, strict=True)])
-        sides = zip(volume.visible.offset, volume.visible.shape, shape, strict=True)
-        window = VoxelBox(triple([o + (n - s) // 2 for o, n, s in sides]), shape)
+        window = volume.visible.central(shape)
         x = torch.from_numpy(np.stack([image.read(window) for image in images]))
         (output,) = module(x[None].float().to(self.device)).values()
         image = x[0][tuple(slice(c, s - c) for c, s in zip(self.lead, shape, strict=True))]

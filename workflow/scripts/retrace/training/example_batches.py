@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from retrace.augment.backward_warp import apply_warp, draw_digits_warp
-from retrace.augment.single_images import central_crop, distort_images, random_crop
+from retrace.augment.single_images import distort_images, random_crop
 from retrace.config.elektronn_network import ElektronnNetworkSettings
+from retrace.cropping import centre_crop
 from retrace.errors import ConfigError, DataError
 from retrace.formats.examples import ExampleSet, open_examples
 from retrace.formats.examples_source import ExamplesSource
@@ -117,7 +118,7 @@ class ExampleBatches:
             if values.ndim > 2:
                 values = _with_channel(values)
                 if self.network.shift_augment:
-                    values = central_crop(values, SHIFT)
+                    values = centre_crop(values, [n - SHIFT for n in values.shape[-2:]])
             yield self._batch(values, torch.from_numpy(examples.labels[part]).to(self.device))
 
     def monitor(self, split: str, count: int) -> Iterator[Batch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrace.config.lsd_network import LsdNetworkSettings, reach_of_targets
@@ -39,17 +38,12 @@ def batch_boxes(
     labels = [size + 2 * reach for size, reach in zip(output, label_reach, strict=True)]
     frame = triple([max(pair) for pair in zip(raw, labels, strict=True)])
 
-    middle = centred_box(output, frame)
+    whole = VoxelBox((0, 0, 0), frame)
+    middle = whole.central(output)
     return Boxes(
         frame=frame,
-        raw=centred_box(raw, frame),
+        raw=whole.central(raw),
         output=middle,
         affinity_labels=middle.grow(offset_reach),
         labels=middle.grow(label_reach),
     )
-
-
-def centred_box(shape: Sequence[int], frame: Triple) -> VoxelBox:
-    """The box of this shape in the middle of a frame, voxels."""
-    begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
-    return VoxelBox(triple(begin), triple(shape))

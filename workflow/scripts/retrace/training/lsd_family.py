@@ -30,18 +30,19 @@ from retrace.checkpoints.published import load_moments, load_published, read_pub
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import LSD
 from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings
+from retrace.cropping import centre_crop
 from retrace.device import uses_bf16
 from retrace.errors import ConfigError
 from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
 from retrace.losses.lsd import LsdLoss
-from retrace.networks import UNet, build_network, centre_crop
+from retrace.networks import UNet, build_network
 from retrace.planning.train_settings import TrainingDataset, TrainSettings
 from retrace.planning.training_folders import PRETRAINED_LSDS
 from retrace.targets.boundary import grow_boundary
 from retrace.targets.lsd import LabelledSample, LsdTarget
 from retrace.training.adam import make_optimizer, scheduled_rate
-from retrace.training.lsd_boxes import Boxes, batch_boxes, centred_box
+from retrace.training.lsd_boxes import Boxes, batch_boxes
 from retrace.training.random_streams import batch_generator, network_seed
 from retrace.training.sampler import PatchSampler, open_sampler, open_unless_too_small
 from retrace.training.task import (
@@ -179,7 +180,7 @@ class LsdFamilyTask(PlainTask):
         }
         if self.context is not None:
             lsds = self._pretrained_lsds(batch["raw"])[0]
-            middle = centred_box(self.network.input_shape, self.boxes.frame)
+            middle = VoxelBox((0, 0, 0), self.boxes.frame).central(self.network.input_shape)
             pictures[PRETRAINED_LSDS] = Picture(lsds, middle.to_nm(self.voxel_size_nm).offset)
         shown = {f"gt_{head}": batch[head] for head in self.heads}
         shown |= {f"pred_{head}": output[0] for head, output in outputs.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from retrace.config.datasets import ISOTROPIC_BELOW
+from retrace.cropping import middle
 from retrace.errors import DataError
 from retrace.evaluation.contingency import count_block
 from retrace.evaluation.curve import RegionGraph, best_threshold, pooled, threshold_curve
@@ -66,21 +67,13 @@ class PatchValidation(FixedBatches):
 
 def threshold_scores(sample: LabelledAffinities, in_xy: bool) -> list[Scores] | None:
     """The scores at each of THRESHOLDS of a patch; None if no voxel has a label."""
-    labels = _middle(sample.labels).cpu().numpy()
+    labels = middle(sample.labels, LARGEST).cpu().numpy()
     if not labels.any():
         return None
-    affinities = np.ascontiguousarray(_middle(sample.affinities).float().cpu().numpy())
+    affinities = np.ascontiguousarray(middle(sample.affinities, LARGEST).float().cpu().numpy())
     fragments = renumber(watershed_fragments(affinities, in_xy=in_xy))
     graph = RegionGraph(*region_graph(affinities, fragments, MERGE_FUNCTION))
     return threshold_curve(count_block(fragments, labels), graph, THRESHOLDS)
-
-
-def _middle(data: Tensor) -> Tensor:
-    """The middle of a patch, at most LARGEST voxels."""
-    for axis, most in zip((-3, -2, -1), LARGEST, strict=True):
-        size = min(most, data.shape[axis])
-        data = data.narrow(axis, (data.shape[axis] - size) // 2, size)
-    return data
 
 
 def _best(curves: Sequence[list[Scores] | None]) -> dict[str, float | None]:

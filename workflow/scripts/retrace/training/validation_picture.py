@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from retrace.cropping import centre_crop
 from retrace.training.task import Picture
+from retrace.viewing.image_rows import in_column, in_row
 
 SIDE_PX = 160
 """Sections are enlarged by a whole factor to at least this height, or half of it."""
-GAP_PX = 4
 
 
 def validation_image(pictures: Mapping[str, Picture]) -> np.ndarray | None:
@@ -24,21 +25,17 @@ def validation_image(pictures: Mapping[str, Picture]) -> np.ndarray | None:
         return None
     rows = [_row(pictures, head) for head in heads]
     width = max(row.shape[1] for row in rows)
-    gap = np.full((GAP_PX, width, 3), 255, np.uint8)
-    padded = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows]
-    return np.concatenate([part for row in padded for part in (row, gap)][:-1])
+    return in_column([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows])
 
 
 def _row(pictures: Mapping[str, Picture], head: str) -> np.ndarray:
     predicted = _section(pictures[f"pred_{head}"])
-    raw = _cropped(_section(pictures["raw"], stretched=True), predicted.shape)
+    raw = centre_crop(_section(pictures["raw"], stretched=True), predicted.shape)
     parts = [raw, predicted]
     if (truth := pictures.get(f"gt_{head}")) is not None:
         parts.insert(1, _section(truth, stretched=True))
     factor = max(1, SIDE_PX // max(1, predicted.shape[0]))
-    gap = np.full((predicted.shape[0] * factor, GAP_PX, 3), 255, np.uint8)
-    large = [part.repeat(factor, 0).repeat(factor, 1) for part in parts]
-    return np.concatenate([one for part in large for one in (part, gap)][:-1], axis=1)
+    return in_row([part.repeat(factor, 0).repeat(factor, 1) for part in parts])
 
 
 def _section(picture: Picture, *, stretched: bool = False) -> np.ndarray:
@@ -54,9 +51,3 @@ def _section(picture: Picture, *, stretched: bool = False) -> np.ndarray:
         section = (section - low) / max(high - low, 1e-6) * 255
     colours = np.broadcast_to(section, (3, *section.shape[1:])) if len(section) == 1 else section
     return np.ascontiguousarray(colours.transpose(1, 2, 0).clip(0, 255).astype(np.uint8))
-
-
-def _cropped(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The middle of an image (H, W, 3)."""
-    begin = [(n - m) // 2 for n, m in zip(image.shape[:2], shape[:2], strict=True)]
-    return image[begin[0] : begin[0] + shape[0], begin[1] : begin[1] + shape[1]]

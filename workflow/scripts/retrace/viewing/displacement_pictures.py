@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from retrace.cropping import middle
 from retrace.displacement import length, warp
 from retrace.files import atomic_write
+from retrace.viewing.image_rows import in_row
 
 CHECKER_PX = 16
 """Side of a square of the checker grid."""
@@ -27,8 +29,8 @@ ARROWS = 24
 """Arrows along the longer side of a quiver."""
 FRAME_MS = 400
 """Duration of each section in an animation."""
-PAIR_PX, PAIR_GAP_PX = 256, 4
-"""Largest side of a section in the image of a pair, and the gap between sections."""
+PAIR_PX = (256, 256)
+"""Largest height and width of a section in the image of a pair."""
 
 
 def field_colours(field: Tensor, largest: float | None = None) -> np.ndarray:
@@ -128,18 +130,9 @@ def pair_image(source: Tensor, target: Tensor, field: Tensor) -> np.ndarray:
     """
     parts = [target, source, warp(source, field)]
     parts += [(part - target + 1) / 2 for part in parts[1:]]
-    images = [_middle(part[0, 0]).cpu().numpy().clip(0, 1) for part in parts]
-    gap = np.ones((images[0].shape[0], PAIR_GAP_PX))
-    row = np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
-    return np.repeat((row * 255).astype(np.uint8)[..., None], 3, axis=-1)
-
-
-def _middle(section: Tensor) -> Tensor:
-    """The middle of a section (H, W), at most PAIR_PX along each axis."""
-    for axis in (0, 1):
-        size = min(PAIR_PX, section.shape[axis])
-        section = section.narrow(axis, (section.shape[axis] - size) // 2, size)
-    return section
+    images = [middle(part[0, 0], PAIR_PX).cpu().double().numpy().clip(0, 1) for part in parts]
+    row = in_row([(image * 255).astype(np.uint8) for image in images])
+    return np.repeat(row[..., None], 3, axis=-1)
 
 
 def animation(sections: list[Tensor]) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrace.geometry import VoxelBox, triple
+from retrace.geometry import VoxelBox
 from retrace.storage.volumes import Volume
 from retrace.viewing.colours import PALETTE, colour_numbers
 from retrace.viewing.layers import ViewLayer
@@ -41,7 +41,5 @@ def look_of(layer: ViewLayer) -> Look:
 
 def middle(volume: Volume) -> VoxelBox:
     """The box in the middle of a volume, `SAMPLE` voxels or the whole edge."""
-    edges = zip(volume.box.offset, volume.box.shape, SAMPLE, strict=True)
-    shape = [min(n, limit) for n, limit in zip(volume.box.shape, SAMPLE, strict=True)]
-    begin = [offset + (n - min(n, limit)) // 2 for offset, n, limit in edges]
-    return VoxelBox(triple(begin), triple(shape))
+    box = volume.box
+    return box.central([min(n, limit) for n, limit in zip(box.shape, SAMPLE, strict=True)])
