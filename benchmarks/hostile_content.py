@@ -12,7 +12,6 @@ cut is wrong if an output that counts as finished is not whole, or is not made a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import pickle
 import random
@@ -22,7 +21,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +53,7 @@ from retrace.reading import parse_json, reading_content  # noqa: E402
 from retrace.remote import s3 as s3_module  # noqa: E402
 from retrace.remote.download import FolderDownload  # noqa: E402
 from retrace.remote.s3 import BucketStore  # noqa: E402
-from retrace.remote.store import FetchSettings, S3Object  # noqa: E402
+from retrace.remote.store import FetchSettings  # noqa: E402
 from retrace.storage.volumes import open_volume  # noqa: E402
 from retrace.znn.cfg import read_cfg  # noqa: E402
 
@@ -175,22 +173,12 @@ def listings() -> Kind:
         yield must_refuse(partial(listed, answer))
 
 
-class Bytes:
-    """A store whose objects have their names as bytes."""
-
-    label = "bytes"
-
-    @contextmanager
-    def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
-        yield iter([item.name.encode()])
-
-
 def names() -> Kind:
     """Objects that a disk cannot hold, or that are called like our own files."""
 
     def stored(listed: Sequence[str], folder: Path) -> object:
-        items = [S3Object(n, len(n.encode()), hashlib.md5(n.encode()).hexdigest()) for n in listed]
-        FolderDownload(Bytes(), folder / "x", threads=4, retries=1).run(items)
+        store = hostile.NamedBytes()
+        FolderDownload(store, folder / "x", threads=4, retries=1).run(store.items(listed))
         for name in listed:
             assert (folder / "x" / name).read_bytes() == name.encode(), name
         return None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from itertools import count
@@ -17,6 +17,7 @@ import h5py
 
 import file_server
 from mutations import WEB_PAGE
+from retrace.remote.store import S3Object
 
 # ---------------------------------------------------------------- configurations
 
@@ -283,6 +284,27 @@ LISTINGS: dict[str, tuple[Answer, str]] = {
 
 
 # ---------------------------------------------------------------- names
+
+
+class NamedBytes:
+    """A store whose objects have their names as bytes; `asked`: the objects that were read."""
+
+    label = "bytes"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @staticmethod
+    def items(names: Sequence[str]) -> list[S3Object]:
+        """The objects of these names."""
+        return [S3Object(n, len(n.encode()), hashlib.md5(n.encode()).hexdigest()) for n in names]
+
+    @contextmanager
+    def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
+        """The bytes of an object."""
+        self.asked.append(item.name)
+        yield iter([item.name.encode()])
+
 
 UNUSUAL = [
     *(

@@ -6,11 +6,10 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from matplotlib.image import imread
 
 import export
+import file_server
 from conftest import REPOSITORY
 from kill import PATIENCE_S
 from retrace.storage.volumes import Volume
@@ -46,11 +46,8 @@ class Files(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
-    handler = partial(Files, directory=str(tmp_path))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with file_server.answering(partial(Files, directory=str(tmp_path))) as address:
+        yield address
 
 
 def export_layer(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hostile_content import BODY, LISTINGS, UNUSUAL, Answer, endless, entry, listing, page
+from hostile_content import (
+    BODY,
+    LISTINGS,
+    UNUSUAL,
+    Answer,
+    NamedBytes,
+    endless,
+    entry,
+    listing,
+    page,
+)
 from retrace.errors import FetchError
 from retrace.remote.download import FolderDownload
 from retrace.remote.http import TransientError, get_response, pieces
@@ -88,32 +97,14 @@ def test_an_object_that_drips_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_names_that_no_disk_can_hold(names: list[str], message: str, tmp_path: Path) -> None:
-    store = Bytes()
+    store = NamedBytes()
     with pytest.raises(FetchError, match=message):
         FolderDownload(store, tmp_path / "x", threads=1, retries=1).run(store.items(names))
     assert store.asked == [] and not (tmp_path / "x").exists()
 
 
-class Bytes:
-    """A store whose objects have their names as bytes."""
-
-    label = "bytes"
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    @staticmethod
-    def items(names: list[str]) -> list[S3Object]:
-        return [S3Object(n, len(n.encode()), hashlib.md5(n.encode()).hexdigest()) for n in names]
-
-    @contextmanager
-    def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
-        self.asked.append(item.name)
-        yield iter([item.name.encode()])
-
-
 def test_unusual_names_are_stored_as_they_are(tmp_path: Path) -> None:
-    store = Bytes()
+    store = NamedBytes()
     download = FolderDownload(store, tmp_path / "x", threads=4, retries=1)
     report = download.run(store.items(UNUSUAL))
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from file_server import served
 from plans import Run
 
 ISBI = (
@@ -53,13 +51,8 @@ def dataset(tmp_path: Path) -> Path:
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a server of the files in the folder `served`."""
     (tmp_path / "served").mkdir()
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served")
-    )
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    with served(tmp_path / "served") as address:
+        yield address
 
 
 def test_every_target_gives_the_same_refusal(snakemake: Run) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 import tiny_workflow
+from file_server import served
 from plans import Run, output_of, planned
 
 MODULE = 'module retrace:\n    snakefile: "{}"\n'
@@ -77,11 +75,8 @@ def test_options_of_a_profile_are_refused_too(tmp_path: Path) -> None:
 @pytest.fixture
 def address(repository: Path) -> Iterator[str]:
     """The address of a server with the files of the repository."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(repository))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(repository) as server:
+        yield server
 
 
 def test_a_snakefile_on_a_server_is_refused(tmp_path: Path, address: str) -> None:
