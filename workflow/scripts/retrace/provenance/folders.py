@@ -83,25 +83,27 @@ def copy_program(source: Path, target: Path) -> None:
     shutil.copy(source, target)
 
 
-def without_credentials(path: Path) -> str | None:
-    """The text of a configuration, record or log whose credentials are hidden.
-
-    None for other files, and for those without credentials.
-    """
-    if path.suffix not in SHARED_TEXT:
-        return None
-    text = path.read_text(errors="surrogateescape")
-    clean = redacted(text)
-    return None if clean == text else clean
-
-
 def copy_shared(source: Path, target: Path) -> None:
-    """`copy_program`, with credentials in configurations and records hidden."""
+    """`copy_program`, with credentials in configurations, records and logs hidden."""
+    if not copy_if_secret(source, target):
+        copy_program(source, target)
+
+
+def copy_if_secret(source: Path, target: Path) -> bool:
+    """Copies a configuration, record or log that has credentials, with these hidden.
+
+    False, and no copy, for other files and for those without credentials.
+    """
+    if source.suffix not in SHARED_TEXT:
+        return False
+    text = source.read_text(errors="surrogateescape")
+    clean = redacted(text)
+    if clean == text:
+        return False
+    print(f"{source}: credentials in it are hidden in the copy", flush=True)
     copy_program(source, target)
-    clean = without_credentials(source)
-    if clean is not None:
-        print(f"{source}: credentials in it are hidden in the copy", flush=True)
-        target.write_text(clean, errors="surrogateescape")
+    target.write_text(clean, errors="surrogateescape")
+    return True
 
 
 def check_files(folder: Path, digests: Mapping[str, str], kind: str) -> None:

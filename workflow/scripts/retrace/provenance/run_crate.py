@@ -20,7 +20,7 @@ from retrace.config.workflow import WorkflowConfig
 from retrace.files import file_sha256, read_json
 from retrace.planning.program_files import ROOT
 from retrace.provenance.crate_files import TARGET
-from retrace.provenance.folders import RUN_CONFIG, code_files, copy_shared, without_credentials
+from retrace.provenance.folders import RUN_CONFIG, code_files, copy_if_secret
 from retrace.provenance.jobs import FinishedJob, utc
 from retrace.redaction import redacted
 from retrace.replacement import put
@@ -95,18 +95,12 @@ class RunCrate:
         self._include(path.name, path)["description"] = description
 
     def _include(self, name: str, path: Path) -> Any:
-        path = self._without_credentials(name, path)
+        without_secrets = self.scratch / "hidden" / name
+        if copy_if_secret(path, without_secrets):
+            path = without_secrets
         facts = {"sha256": file_sha256(path), "contentSize": str(path.stat().st_size), "name": name}
         self.entities[name] = self.crate.add_file(path, name, properties=facts)
         return self.entities[name]
-
-    def _without_credentials(self, name: str, path: Path) -> Path:
-        """The file itself, or a copy in which credentials are hidden."""
-        if without_credentials(path) is None:
-            return path
-        copy = self.scratch / "hidden" / name
-        copy_shared(path, copy)
-        return copy
 
     def entity(self, path: str) -> Any:
         """The entity of a file or store: its content, or its name with the digest."""
