@@ -52,13 +52,9 @@ rule align:
         script=ancient(script("align")),
         image=image_input("modern"),
     output:
-        manifest=update("results/{dataset}/{network}/aligned.manifest.json"),
-        layer_manifest=update(
-            "results/{dataset}/{network}/precomputed/aligned.manifest.json"
-        ),
-        field_manifest=update(
-            "results/{dataset}/{network}/precomputed/field.manifest.json"
-        ),
+        manifest=update(manifest("results/{dataset}/{network}/aligned")),
+        layer_manifest=update(manifest("results/{dataset}/{network}/precomputed/aligned")),
+        field_manifest=update(manifest("results/{dataset}/{network}/precomputed/field")),
     log:
         "logs/align/{dataset}_{network}.log",
     wildcard_constraints:

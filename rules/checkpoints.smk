@@ -15,7 +15,7 @@ rule fetch_checkpoint:
         script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
-        manifest=update("data/{dataset}/checkpoints/{network}.manifest.json"),
+        manifest=update(manifest("data/{dataset}/checkpoints/{network}")),
     log:
         "logs/fetch_checkpoint/{dataset}_{network}.log",
     retries: 3

@@ -63,7 +63,7 @@ for image_name, container_job in container_jobs.items():
                     )
                 )
             ),
-            manifest=update(f"containers/images/{image_name}.manifest.json"),
+            manifest=update(manifest(f"containers/images/{image_name}")),
         log:
             f"logs/containers/{image_name}.log",
         retries: 3

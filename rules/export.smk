@@ -20,9 +20,7 @@ for form, entry in LAYER_FORMATS.items():
             script=ancient(script("export")),
             image=image_input("modern"),
         output:
-            manifest=update(
-                f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}.manifest.json"
-            ),
+            manifest=update(manifest(f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}")),
         log:
             f"logs/{entry.rule}/{{dataset}}_{{network}}/{{volume}}_{{layer}}.log",
         wildcard_constraints:
@@ -52,7 +50,7 @@ rule export_nodes:
         script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
-        manifest=update("results/{dataset}/{network}/{volume}/nodes.manifest.json"),
+        manifest=update(manifest("results/{dataset}/{network}/{volume}/nodes")),
     log:
         "logs/export_nodes/{dataset}_{network}/{volume}.log",
     container:
@@ -78,7 +76,7 @@ rule package:
         image=image_input("modern"),
     output:
         archive=update("results/{dataset}/{network}/package.zip"),
-        manifest=update("results/{dataset}/{network}/package.manifest.json"),
+        manifest=update(manifest("results/{dataset}/{network}/package")),
     log:
         "logs/package/{dataset}_{network}.log",
     container:

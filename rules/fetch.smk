@@ -15,7 +15,7 @@ rule fetch:
         script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
-        manifest=update("data/{dataset}/{volume}.manifest.json"),
+        manifest=update(manifest("data/{dataset}/{volume}")),
     log:
         "logs/fetch/{dataset}/{volume}.log",
     retries: 3

@@ -12,6 +12,7 @@ from retrace.planning.resumption import announce, begin, is_copy
 from retrace.planning.train import start_of
 from retrace.provenance.folders import code_versions
 from retrace.records.record import Planned
+from retrace.replacement import MANIFEST
 
 COMPARISON = Comparison(keep_without_files=True)
 WRITTEN_FILES = WrittenFiles()
@@ -223,7 +224,7 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
         refusing(COMPARISON.check_replaceable, job)
     if reason and outputs[0] not in workflow.dag.forcefiles:
         if not reason.endswith((AGAIN, FORCED)):
-            name = outputs[0].removesuffix(".manifest.json")
+            name = outputs[0].removesuffix(MANIFEST)
             print(f"{name}{AGAIN}: {reason}", file=sys.stderr)
         workflow.dag.forcefiles.update(outputs)
     runs = not is_there or reason is not None or job.record in COMPARISON.needed

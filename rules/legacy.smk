@@ -170,7 +170,7 @@ rule legacy_output:
         script=ancient(script("legacy_arrays")),
         image=image_input("modern"),
     output:
-        manifest=update("results/{dataset}/{network}/{volume}/prediction.manifest.json"),
+        manifest=update(manifest("results/{dataset}/{network}/{volume}/prediction")),
     log:
         "logs/legacy_output/{dataset}_{network}/{volume}.log",
     container:

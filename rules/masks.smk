@@ -14,7 +14,7 @@ rule mask:
         script=ancient(script("mask")),
         image=image_input("modern"),
     output:
-        manifest=update("results/{dataset}/masks/{volume}.manifest.json"),
+        manifest=update(manifest("results/{dataset}/masks/{volume}")),
     log:
         "logs/mask/{dataset}/{volume}.log",
     container:

@@ -15,7 +15,7 @@ use rule fetch_checkpoint as fetch_ground_truth with:
         script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
-        manifest=update("data/{dataset}/ground_truth/{folder}.manifest.json"),
+        manifest=update(manifest("data/{dataset}/ground_truth/{folder}")),
     log:
         "logs/fetch_ground_truth/{dataset}_{folder}.log",
     params:

@@ -73,7 +73,7 @@ rule join:
         script=ancient(script("segment")),
         image=image_input("modern"),
     output:
-        manifest=update("results/{dataset}/{network}/{volume}/shards/lut.manifest.json"),
+        manifest=update(manifest("results/{dataset}/{network}/{volume}/shards/lut")),
     log:
         "logs/join/{dataset}_{network}/{volume}.log",
     container:

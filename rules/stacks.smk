@@ -21,8 +21,8 @@ rule make_sections:
         script=ancient(script("stacks")),
         image=image_input("modern"),
     output:
-        layer_manifest=update("results/{dataset}/sections/layer.manifest.json"),
-        truth_manifest=update("results/{dataset}/sections/truth.manifest.json"),
+        layer_manifest=update(manifest("results/{dataset}/sections/layer")),
+        truth_manifest=update(manifest("results/{dataset}/sections/truth")),
     log:
         "logs/make_sections/{dataset}.log",
     container:
@@ -51,7 +51,7 @@ rule gen_stack:
     output:
         stacks=update("results/{dataset}/stacks/{stacks}_{split}.h5"),
         coordinates=update("results/{dataset}/stacks/{stacks}_{split}.coordinates.json"),
-        manifest=update("results/{dataset}/stacks/{stacks}_{split}.manifest.json"),
+        manifest=update(manifest("results/{dataset}/stacks/{stacks}_{split}")),
     log:
         "logs/gen_stack/{dataset}/{stacks}_{split}.log",
     wildcard_constraints:
@@ -114,7 +114,7 @@ rule mask_stacks:
         image=image_input("modern"),
     output:
         masks=update("results/{dataset}/stacks/{stacks}_{split}_masks.h5"),
-        manifest=update("results/{dataset}/stacks/{stacks}_{split}_masks.manifest.json"),
+        manifest=update(manifest("results/{dataset}/stacks/{stacks}_{split}_masks")),
     log:
         "logs/mask_stacks/{dataset}/{stacks}_{split}.log",
     wildcard_constraints:

@@ -19,9 +19,7 @@ rule predict_whole:
         script=ancient(script("predict")),
         image=image_input("modern"),
     output:
-        manifest=update(
-            "results/{dataset}/{network}/{volume}/whole_prediction.manifest.json"
-        ),
+        manifest=update(manifest("results/{dataset}/{network}/{volume}/whole_prediction")),
     log:
         "logs/predict_whole/{dataset}_{network}/{volume}.log",
     wildcard_constraints:

@@ -25,6 +25,7 @@ from retrace.files import human_bytes
 from retrace.planning.estimator import ESTIMATES_FILE
 from retrace.planning.local_device import names_executor
 from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
+from retrace.replacement import MANIFEST
 
 UNKNOWN = "unknown"
 MANY_CORES = ("--cores", "1000000")
@@ -146,7 +147,7 @@ def on_disk(outputs: Iterable[str]) -> tuple[int, int]:
 def described(output: Path) -> Iterator[Path]:
     """An output and, of a manifest, the store next to it."""
     yield output
-    if output.name.endswith(".manifest.json"):
+    if output.name.endswith(MANIFEST):
         yield output.with_name(json.loads(output.read_text()).get("store", output.name))
 
 

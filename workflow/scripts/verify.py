@@ -15,16 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.errors import run
+from retrace.replacement import MANIFEST
 from retrace.storage.assemble import damaged_stores
 from retrace.storage.manifest import LAYER_INFO
-
-SUFFIX = ".manifest.json"
 
 
 def finished_stores(folders: Sequence[Path]) -> list[Path]:
     """All stores below `folders` that have a manifest."""
-    manifests = [path for folder in folders for path in sorted(folder.rglob(f"*{SUFFIX}"))]
-    stems = [path.with_name(path.name.removesuffix(SUFFIX)) for path in manifests]
+    manifests = [path for folder in folders for path in sorted(folder.rglob(f"*{MANIFEST}"))]
+    stems = [path.with_name(path.name.removesuffix(MANIFEST)) for path in manifests]
     zarrs = [stem.with_suffix(".zarr") for stem in stems]
     layers = [stem for stem in stems if (stem / LAYER_INFO).is_file()]
     return [store for store in zarrs if store.is_dir()] + layers

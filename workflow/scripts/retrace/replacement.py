@@ -147,13 +147,13 @@ def _remove(work: Path) -> None:
 
 JOURNAL = "replacement.json"
 """End of the name of a journal."""
-RECORD_ENDS = (".manifest.json", ".record.json")
-"""Ends of the names of files that describe outputs next to them."""
+MANIFEST, RECORD = ".manifest.json", ".record.json"
+"""Ends of the names of files that describe outputs next to them: of stores, and of other files."""
 
 
 def journal_of(output: Path) -> Path:
     """The journal of an output, which its manifest or record shares: .NAME.replacement.json."""
-    ends = (end for end in RECORD_ENDS if output.name.endswith(end))
+    ends = (end for end in (MANIFEST, RECORD) if output.name.endswith(end))
     return _next_to(output.with_name(output.name.removesuffix(next(ends, output.suffix))), JOURNAL)
 
 

@@ -18,7 +18,7 @@ from retrace.formats.source import Source
 from retrace.job import Files, Job
 from retrace.planning.evaluate import scored_dataset
 from retrace.planning.experiment import Planner
-from retrace.planning.paths import mask_stores, results, volume_files, volumes_of
+from retrace.planning.paths import manifest, mask_stores, results, volume_files, volumes_of
 from retrace.planning.program_files import PAGE_TEMPLATE
 from retrace.planning.score_settings import ComparisonSettings
 from retrace.planning.targets import data_target
@@ -88,7 +88,7 @@ def compare_job(planner: Planner, dataset: str) -> Job:
         "evaluation": {n: results(dataset, n, _scores_file(n, planar)) for n in able},
         "model": {n: results(dataset, n, "model.safetensors") for n in able},
         "history": {n: results(dataset, n, "training.json") for n in able},
-        "prediction": {n: results(dataset, n, shown, "prediction.manifest.json") for n in able},
+        "prediction": {n: manifest(results(dataset, n, shown, "prediction")) for n in able},
         "masks": mask_stores(data, volumes),
     }
     if figures:

@@ -9,13 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retrace.planning.records import RECORD
 from retrace.planning.work import alike, steps_of
 from retrace.reading import json_if_intact
 from retrace.records.record import KEY
+from retrace.replacement import MANIFEST, RECORD
 from retrace.storage.shards import parse_shard
 
-MANIFEST = ".manifest.json"
 MOST_SHARDS = 20
 """Manifests of the shards of one volume that are read; the others took as long."""
 STORES = {

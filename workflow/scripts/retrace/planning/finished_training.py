@@ -14,8 +14,8 @@ from retrace.errors import ConfigError
 from retrace.formats.safetensors_header import header_metadata
 from retrace.planning.choices import iterations_for
 from retrace.planning.paths import results
-from retrace.planning.records import RECORD
 from retrace.reading import json_if_intact
+from retrace.replacement import RECORD
 
 
 def check_length(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> None:

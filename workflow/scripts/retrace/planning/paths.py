@@ -10,6 +10,7 @@ from retrace.config.sources import NAMED_PARTS
 from retrace.config.splits import SPLITS
 from retrace.formats.source import Source
 from retrace.remote.addresses import is_address, local_folder
+from retrace.replacement import MANIFEST
 
 
 def results(dataset: str, *parts: str) -> str:
@@ -19,7 +20,7 @@ def results(dataset: str, *parts: str) -> str:
 
 def manifest(path: str) -> str:
     """The manifest next to a zarr store, a .h5 file or a folder."""
-    return path.removesuffix(".zarr").removesuffix(".h5") + ".manifest.json"
+    return path.removesuffix(".zarr").removesuffix(".h5") + MANIFEST
 
 
 def with_manifests(paths: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import ConfigError
+from retrace.replacement import MANIFEST
 
 HEADER = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
 FIELD = re.compile(r"^    (input|output|log|benchmark|wildcards|threads|resources): (.*)$")
@@ -124,7 +125,7 @@ def benchmark_usage(path: Path) -> Usage:
 
 def manifest_usage(outputs: Sequence[str]) -> Usage:
     """Seconds and peak memory from the manifest among a job's outputs."""
-    for path in (Path(o) for o in outputs if o.endswith(".manifest.json")):
+    for path in (Path(o) for o in outputs if o.endswith(MANIFEST)):
         content = json.loads(path.read_text())
         return Usage(content.get("seconds"), content.get("peak_memory_mb"))
     return Usage()

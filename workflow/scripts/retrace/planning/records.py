@@ -12,13 +12,11 @@ from retrace.job import Job
 from retrace.planning.code_digest import code_digests
 from retrace.planning.program_files import ROOT, SCRIPTS
 from retrace.records.record import Planned, version_of
+from retrace.replacement import MANIFEST, RECORD
 from retrace.settings_model import deciding
 
 PLANS = Path("work/plans")
 """Where planning leaves what a job needs to know of its identity."""
-
-RECORD = ".record.json"
-"""End of the name of a record of outputs without a manifest."""
 PIPE = ".pipe"
 """End of the name of a pipe between two jobs, which no result depends on."""
 
@@ -31,8 +29,7 @@ def record_file(outputs: Sequence[str], *, kept: bool) -> str:
     """
     if not kept:
         return str(PLANS / f"{digest(outputs[0])}{RECORD}")
-    ends = (".manifest.json", RECORD)
-    declared = [path for path in outputs if path.endswith(ends)]
+    declared = [path for path in outputs if path.endswith((MANIFEST, RECORD))]
     return declared[0] if declared else record_next_to(outputs[0])
 
 

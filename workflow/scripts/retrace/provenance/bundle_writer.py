@@ -28,7 +28,7 @@ from retrace.provenance.folders import (
     files_below,
     link_or_copy,
 )
-from retrace.replacement import put
+from retrace.replacement import MANIFEST, put
 from retrace.storage.manifest import manifest_path
 
 if TYPE_CHECKING:  # bundle.py imports this module where pydantic is not installed
@@ -82,7 +82,7 @@ def put_data(files: Iterable[Path], folder: Path) -> dict[str, str]:
     """Adds volumes and weights to the bundle; returns new paths of the user's own, by old path."""
     moved: dict[str, str] = {}
     for path in dict.fromkeys(files):
-        if path.name.endswith(".manifest.json"):
+        if path.name.endswith(MANIFEST):
             continue
         if _is_fetched(path):
             _put_fetched(path, folder)

@@ -15,6 +15,7 @@ from retrace.files import file_sha256, read_parsed
 from retrace.provenance.folders import CODE, DOCUMENTS, RUN_CONFIG, copy_program
 from retrace.provenance.foreign_names import check_names, check_target, inside
 from retrace.reading import check_archive, read_json_object, reading_content
+from retrace.replacement import MANIFEST
 
 METADATA, TARGET = "ro-crate-metadata.json", "target.json"
 KIND = "RO-Crate"
@@ -137,7 +138,7 @@ def _printable(text: str) -> str:
 def compare_results(directory: Path, digests: Mapping[str, str]) -> Iterator[str]:
     """A line per result in the RO-Crate: `same`, `other` or `absent` in the directory."""
     for name, expected in sorted(digests.items()):
-        if name.startswith("results/") and not name.endswith(".manifest.json"):
+        if name.startswith("results/") and not name.endswith(MANIFEST):
             path = directory / name
             same = path.is_file() and file_sha256(path) == expected
             yield f"{'same' if same else 'other' if path.is_file() else 'absent':8}{name}"

@@ -20,6 +20,7 @@ from retrace.errors import DataError
 from retrace.files import read_json
 from retrace.reading import if_intact, json_if_intact, reading_content
 from retrace.remote.addresses import is_address
+from retrace.replacement import MANIFEST
 from retrace.storage.manifest import input_digest, manifest_path
 
 RECORDS = Path(".snakemake/metadata")
@@ -79,7 +80,7 @@ def read_jobs(folder: Path = RECORDS) -> dict[str, FinishedJob]:
 def _written(output: str) -> Iterator[str]:
     """An output and, of a manifest, the store that it describes, which is no output of a rule."""
     yield output
-    if output.endswith(".manifest.json"):
+    if output.endswith(MANIFEST):
         store = json_if_intact(Path(output)).get("store")
         if store and Path(output).with_name(store).exists():
             yield Path(output).with_name(store).as_posix()
@@ -124,7 +125,7 @@ def jobs_behind(targets: Iterable[str], recorded: Mapping[str, FinishedJob]) -> 
 def _is_own(path: Path) -> bool:
     """Whether a file below data is the user's own: fetched data has a manifest."""
     return path.parts[0] == "data" and not (
-        path.name.endswith(".manifest.json") or manifest_path(path).is_file()
+        path.name.endswith(MANIFEST) or manifest_path(path).is_file()
     )
 
 
@@ -138,7 +139,7 @@ def origins(job: FinishedJob) -> Iterator[tuple[str, Mapping[str, Any]]]:
         path = Path(output)
         if path.is_dir() and manifest_path(path).is_file():
             yield output, read_json(manifest_path(path))
-        elif path.suffix == ".json" and not output.endswith(".manifest.json"):
+        elif path.suffix == ".json" and not output.endswith(MANIFEST):
             content = read_json(path)
             if isinstance(content, dict) and "origin" in content:
                 yield output, content["origin"]

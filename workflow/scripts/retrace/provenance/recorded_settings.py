@@ -12,6 +12,7 @@ from retrace.job import Job
 from retrace.planning.records import record_next_to
 from retrace.provenance.jobs import RECORDS, FinishedJob
 from retrace.reading import json_if_intact
+from retrace.replacement import MANIFEST
 
 
 def check_settings(jobs: Iterable[FinishedJob]) -> None:
@@ -43,7 +44,7 @@ def _passed_settings(command: str) -> Any:
 def _settings_by_output(job: FinishedJob) -> Iterator[tuple[str, Any]]:
     """The outputs of a job that have a record, each with the settings that decided it."""
     for output in job.outputs:
-        is_manifest = output.endswith(".manifest.json")
+        is_manifest = output.endswith(MANIFEST)
         record = Path(output if is_manifest else record_next_to(output))
         identity = json_if_intact(record).get("identity")
         if isinstance(identity, dict) and "settings" in identity:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.files import read_parsed
+from retrace.replacement import MANIFEST, RECORD
 
-MANIFEST, RECORD = ".manifest.json", ".record.json"
-"""Ends of the names of files that say what a result was computed from."""
 LISTED = 20
 """Most paths of a step that the graph lists."""
 NAMES = {"training": "model", "model": "model", "published": "model", "objects": "evaluation"}

@@ -29,7 +29,7 @@ from retrace.reading import (
     reading_content,
     retried,
 )
-from retrace.replacement import declare_with, is_waiting, newest, sync_tree
+from retrace.replacement import MANIFEST, declare_with, is_waiting, newest, sync_tree
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
@@ -65,7 +65,7 @@ def manifest_path(store: Path) -> Path:
     The manifest of a layer does not describe the new version that is written to `layer.partial`.
     """
     name = store.name if store.suffix == ".partial" else store.stem
-    return store.with_name(f"{name}.manifest.json")
+    return store.with_name(f"{name}{MANIFEST}")
 
 
 def _position(attrs: Mapping[str, Any]) -> dict[str, Any]:
