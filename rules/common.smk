@@ -122,6 +122,7 @@ def quote_arguments() -> None:
     """Quotes for a shell what Snakemake passes to its own processes, the jobs: paths and settings.
 
     It writes values as Python does, which a shell reads otherwise: "it's $(id)" runs a program.
+    WorkflowError for a Snakemake whose words are not quoted in this way.
     """
     as_before = executor_arguments.format_cli_value
 
@@ -132,6 +133,12 @@ def quote_arguments() -> None:
         return quoted(str(value)) if is_text else as_before(value, quote, base64_encode)
 
     executor_arguments.format_cli_value = format_cli_value
+    word = "it's $(id)"
+    if executor_arguments.format_cli_arg("--option", word) != f"--option {quoted(word)}":
+        raise WorkflowError(
+            "this version of Snakemake passes names to its jobs in a way that could run them as commands;"
+            " install the one that envs/host.txt names"
+        )
 
 
 quote_arguments()

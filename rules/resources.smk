@@ -42,4 +42,5 @@ def memory(
 def runtime_limit(rule: str, otherwise: int) -> int:
     """Minutes that --set-resources RULE:runtime_limit=N allows; profiles set it for trainings."""
     limits = workflow.resource_settings.overwrite_resources.get(rule, {})
+    # `raw` is the text of the option: Snakemake computes the value for jobs alone.
     return int(limits["runtime_limit"].raw) if "runtime_limit" in limits else otherwise

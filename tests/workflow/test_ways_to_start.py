@@ -85,3 +85,14 @@ def test_a_snakefile_on_a_server_is_refused(tmp_path: Path, address: str) -> Non
     assert status != 0 and "Traceback" not in printed
     assert f"retrace does not run from {address}" in printed
     assert "clone the repository" in printed
+
+
+def test_a_snakemake_that_quotes_in_another_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "from snakemake_interface_executor_plugins import utils\n"
+        "utils.format_cli_arg = lambda flag, value, **_: f'{flag} {value!r}'\n"
+    )
+    words = ["--dry-run", "mask_phantom"]
+    status, printed = tiny_workflow.finish(tmp_path, words, {"PYTHONPATH": str(tmp_path)})
+    assert status != 0 and "Traceback" not in printed
+    assert "install the one that envs/host.txt names" in printed
