@@ -90,9 +90,9 @@ def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
     for module in modules:
         with contextlib.suppress(ImportError):  # a program that needs it says so
             importlib.import_module(module)
-    sys.path.remove(str(CODE))
     if "snakemake.cli" in sys.modules:
-        sys.modules["snakemake.cli"].get_argument_parser()  # imports the plugins
+        sys.modules["snakemake.cli"].get_argument_parser()  # imports the plugins, also our own
+    sys.path.remove(str(CODE))
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -14,7 +14,7 @@ import warm_python
 from retrace.config.command_line_values import read_config
 from retrace.config.yaml_files import WORKFLOW_CONFIG
 from retrace.planning.experiment import Planner
-from retrace.planning.planned_jobs import PlannedJob, dry_run, parse_jobs
+from retrace.planning.planned_jobs import PlannedJob, dry_run
 from retrace.planning.train import described_training
 from retrace.settings_model import deciding
 
@@ -86,8 +86,8 @@ def test_the_demo_after_a_training_like_it(place: Path) -> None:
 
 
 def job_of(rule: str, *options: str) -> PlannedJob:
-    text = dry_run("train_phantom_mtlsd_small", [*SNAKEFILE, *SLURM, *options])
-    return next(job for job in parse_jobs(text) if job.rule == rule)
+    jobs = dry_run("train_phantom_mtlsd_small", [*SNAKEFILE, *SLURM, *options])
+    return next(job for job in jobs if job.rule == rule)
 
 
 def test_slurm_is_asked_for_what_earlier_trainings_took(place: Path) -> None:
@@ -95,6 +95,8 @@ def test_slurm_is_asked_for_what_earlier_trainings_took(place: Path) -> None:
     # 20 s and 4,000 iterations of 3 s, three times that; twice the memory.
     train = job_of("train")
     assert (train.runtime_min, train.mem_mb) == (601, 6000)
+    folder = "results/phantom/mtlsd_small"
+    assert train.outputs == (f"{folder}/model.safetensors", f"{folder}/training.json")
     again = job_of("train", "--attempt", "2", "--config", "iterations=8000")
     assert (again.runtime_min, again.mem_mb) == (2 * 1201, 12000)
     profile = tiny_workflow.edited_profile(place, "slurm", train_runtime="300")

@@ -17,9 +17,10 @@ from retrace.errors import ConfigError
 
 LONG = "x" * 190
 SLEEPING = f"{LONG}/{LONG}/sleeping.txt"
+LATE = "late (1), b.txt"
 SNAKEFILE = f"""
 rule all:
-    input: "late.txt", "broken.txt", "{SLEEPING}", "unlogged.zarr", "old.txt"
+    input: "{LATE}", "broken.txt", "{SLEEPING}", "unlogged.zarr", "old.txt"
 
 rule finished:
     output: "finished.txt"
@@ -48,8 +49,8 @@ rule sleeping:
 
 rule late:
     input: "{SLEEPING}"
-    output: "late.txt"
-    shell: "touch {{output}}"
+    output: "{LATE}"
+    shell: "touch {{output:q}}"
 
 rule old:
     output: "old.txt"
@@ -104,6 +105,7 @@ def test_every_state_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Path("wake").touch()
         process.wait()
     assert process.returncode == 1 and not any(path.is_file() for path in marks.rglob("*"))
+    assert statuses["late"].job.outputs == (LATE,)
     assert statuses["broken"].last_line == "error: the disk is full"
     assert (statuses["finished"].job.mem_mb, statuses["finished"].job.runtime_min) == (500, 7)
     assert statuses["finished"].usage.seconds is not None
@@ -118,7 +120,7 @@ def test_a_job_that_ends_while_status_plans_is_done(
     Path("Snakefile").write_text(SNAKEFILE)
     process, plan = snakemake("--cores", "1", SLEEPING), status.dry_run
 
-    def plan_and_wake(*arguments: Any) -> str:
+    def plan_and_wake(*arguments: Any) -> list[status.PlannedJob]:
         planned = plan(*arguments)
         if "--forceall" not in arguments:
             Path("wake").touch()

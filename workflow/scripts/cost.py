@@ -24,7 +24,7 @@ from retrace.errors import run
 from retrace.files import human_bytes
 from retrace.planning.estimator import ESTIMATES_FILE
 from retrace.planning.local_device import names_executor
-from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
+from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, usage_of
 from retrace.replacement import MANIFEST
 
 UNKNOWN = "unknown"
@@ -79,9 +79,9 @@ def planned_costs(target: str, options: Sequence[str], *, ask: bool = False) -> 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "estimates.jsonl"
         environment = {ESTIMATES_FILE: str(file)}
-        jobs = parse_jobs(dry_run(target, options, "--forceall", environment=environment))
+        jobs = dry_run(target, options, "--forceall", environment=environment)
         noted = read_estimates(file)
-    planned = {job.outputs for job in parse_jobs(dry_run(target, options))}
+    planned = {job.outputs for job in dry_run(target, options)}
     costs = []
     for job in jobs:
         is_done = job.outputs not in planned and all(Path(o).exists() for o in job.outputs)

@@ -24,7 +24,7 @@ from typing import Any
 
 from retrace.command_line import parse_with_options, target_parser
 from retrace.errors import run
-from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
+from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, usage_of
 
 STATES = ("done", "outdated", "running", "queued", "failed", "missing")
 CLUSTER_LOGS = Path("logs/slurm")
@@ -141,9 +141,9 @@ def job_status(job: PlannedJob, state: str) -> JobStatus:
 
 def job_statuses(target: str, options: Sequence[str]) -> list[JobStatus]:
     """All jobs of a target with their states; ConfigError if Snakemake cannot plan it."""
-    jobs = parse_jobs(dry_run(target, options, "--forceall"))
+    jobs = dry_run(target, options, "--forceall")
     marked_before = marked_outputs()
-    planned = {job.outputs for job in parse_jobs(dry_run(target, options))}
+    planned = {job.outputs for job in dry_run(target, options)}
     marked, locked = marked_outputs(), is_locked()
     # A job that finished during the dry run was planned because it was still running.
     planned -= {job.outputs for job in jobs if (marked_before.keys() - marked) & set(job.outputs)}

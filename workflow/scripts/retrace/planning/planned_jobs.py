@@ -1,4 +1,4 @@
-"""The jobs of a target as a dry run of Snakemake prints them, and what finished ones have used."""
+"""The jobs of a target, from a dry run of Snakemake, and what finished ones have used."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrace.errors import ConfigError
+from retrace.planning.program_files import SCRIPTS
 from retrace.replacement import MANIFEST
 
-HEADER = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
-FIELD = re.compile(r"^    (input|output|log|benchmark|wildcards|threads|resources): (.*)$")
+JOBS_FILE = "RETRACE_PLANNED_JOBS"
+"""The variable of the environment that names the file of the logger `planned-jobs`."""
 
 
 @dataclass(frozen=True)
@@ -44,74 +47,46 @@ class Usage:
 
 def dry_run(
     target: str, options: Sequence[str], *more: str, environment: Mapping[str, str] | None = None
-) -> str:
-    """The output of `snakemake TARGET --dry-run`; ConfigError with its last lines if it fails.
+) -> list[PlannedJob]:
+    """The jobs of `snakemake TARGET --dry-run` with outputs, in the order of their run.
 
-    `environment`: added to that of this program.
+    ConfigError with the last lines of its output if it fails. `environment`: added to that of this
+    program.
     """
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--rerun-incomplete", *more]
-    done = subprocess.run(
-        [*command, *options, "--", target],
-        env={**os.environ, **(environment or {})},
-        text=True,
-        capture_output=True,
-        check=False,
+    command = [sys.executable, "-m", "snakemake", "--logger", "planned-jobs", "--dry-run"]
+    path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "jobs.jsonl"
+        done = subprocess.run(
+            [*command, "--rerun-incomplete", *more, *options, "--", target],
+            env={**os.environ, **(environment or {}), "PYTHONPATH": path, JOBS_FILE: str(file)},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
+            raise ConfigError(f"snakemake cannot plan {target!r} with these options:\n{last}")
+        lines = file.read_text().splitlines() if file.exists() else []
+    jobs = [_job(json.loads(line)) for line in lines]
+    return [job for job in jobs if job.outputs]
+
+
+def _job(fields: Mapping[str, Any]) -> PlannedJob:
+    """A job from a line of the logger."""
+    requested = fields["resources"]
+    return PlannedJob(
+        rule=fields["rule"],
+        outputs=tuple(fields["outputs"]),
+        logs=tuple(fields["logs"]),
+        benchmarks=tuple(fields["benchmarks"]),
+        wildcards=fields["wildcards"],
+        mem_mb=requested.get("mem_mb"),
+        runtime_min=requested.get("runtime"),
+        threads=fields["threads"],
+        gpus=int(requested.get("gpu") or 0),
+        inputs=tuple(fields["inputs"]),
     )
-    if done.returncode != 0:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
-        raise ConfigError(f"snakemake cannot plan {target!r} with these options:\n{last}")
-    return done.stdout + done.stderr
-
-
-def printed_jobs(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rule and the printed fields of each job of a dry run."""
-    rule, fields = "", dict[str, str]()
-    for line in [*text.splitlines(), ""]:
-        header, entry = HEADER.match(line), FIELD.match(line)
-        if entry and rule:
-            fields[entry[1]] = entry[2]
-        elif not line.startswith("    "):
-            if rule:
-                yield rule, fields
-            rule, fields = (header[1] if header else ""), {}
-
-
-def file_names(text: str | None) -> tuple[str, ...]:
-    """The files in a list printed by Snakemake, without its remarks in brackets."""
-    return tuple(part.split(" (")[0] for part in text.split(", ")) if text else ()
-
-
-def key_values(text: str | None) -> dict[str, str]:
-    """`a=1, b=2` as a dict."""
-    return dict(part.split("=", 1) for part in (text or "").split(", ") if "=" in part)
-
-
-def parse_number(text: str | None) -> float | None:
-    """A number, None for other text, such as a resource that is known only when the job starts."""
-    return float(text) if text and re.fullmatch(r"[0-9.]+", text) else None
-
-
-def parse_jobs(text: str) -> list[PlannedJob]:
-    """The jobs with outputs, in the order in which Snakemake would run them."""
-    jobs = []
-    for rule, fields in printed_jobs(text):
-        requested = key_values(fields.get("resources"))
-        if "output" in fields:
-            jobs.append(
-                PlannedJob(
-                    rule=rule,
-                    outputs=file_names(fields["output"]),
-                    logs=file_names(fields.get("log")),
-                    benchmarks=file_names(fields.get("benchmark")),
-                    wildcards=key_values(fields.get("wildcards")),
-                    mem_mb=parse_number(requested.get("mem_mb")),
-                    runtime_min=parse_number(requested.get("runtime")),
-                    threads=int(parse_number(fields.get("threads")) or 1),
-                    gpus=int(parse_number(requested.get("gpu")) or 0),
-                    inputs=file_names(fields.get("input")),
-                )
-            )
-    return jobs
 
 
 # ---------------------------------------------------------------- finished jobs
@@ -120,7 +95,13 @@ def parse_jobs(text: str) -> list[PlannedJob]:
 def benchmark_usage(path: Path) -> Usage:
     """Seconds and peak memory of the last run in a benchmark file (one JSON object per line)."""
     last = json.loads(path.read_text().splitlines()[-1])
-    return Usage(parse_number(str(last["s"])), parse_number(str(last["max_rss"])))
+    return Usage(_number(last["s"]), _number(last["max_rss"]))
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one in text; None for other text, such as `-` or `NA`."""
+    text = str(value)
+    return float(text) if re.fullmatch(r"[0-9.]+", text) else None
 
 
 def manifest_usage(outputs: Sequence[str]) -> Usage:
