@@ -16,12 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.command_line import add_job, parse_job
+from retrace.command_line import add_job, parse_job, split_options
 from retrace.errors import run
 from retrace.provenance.bundle_files import check_bundle
 from retrace.provenance.bundle_runner import run_bundle
 from retrace.provenance.bundle_writer import ROOT, write_bundle
-from retrace.provenance.folders import split_options
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs.add_parser("check", help="compare machine and files with the bundle's description")
     running = verbs.add_parser("run", help="check, install what Snakemake needs, and run")
     running.add_argument("--target", help="instead of the evaluation, e.g. crate_zfinch_mtlsd")
-    own, options = split_options(sys.argv[1:] if argv is None else argv)
+    own, options = split_options(argv)
     args = parse_job(parser, own)
     args.options = options
     return args

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from retrace.command_line import parse_with_options
 from retrace.errors import ConfigError, run
 from retrace.planning.program_files import ROOT
 from retrace.provenance.crate_files import (
@@ -30,7 +31,7 @@ from retrace.provenance.crate_files import (
     read_target,
     unpacked,
 )
-from retrace.provenance.folders import RUN_CONFIG, check_files, code_files, split_options
+from retrace.provenance.folders import RUN_CONFIG, check_files, code_files
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -42,8 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--directory", required=True, type=Path, help="the working directory")
     parser.add_argument("--dry-run", action="store_true", help="only show what is missing")
     parser.add_argument("--trust", action="store_true", help="run the code of the RO-Crate")
-    own, options = split_options(sys.argv[1:] if argv is None else argv)
-    return parser.parse_args(own, argparse.Namespace(options=options))
+    return parse_with_options(parser, argv)
 
 
 def rerun(args: argparse.Namespace, crate: Path) -> int:

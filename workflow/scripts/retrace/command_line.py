@@ -125,15 +125,19 @@ def target_parser(description: str | None, *flags: tuple[str, str]) -> argparse.
 def parse_with_options(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """The arguments, with what follows `--` as `options`.
+    """The arguments, with what follows `--` as `options`: those of Snakemake."""
+    own, options = split_options(argv)
+    return parser.parse_args(own, argparse.Namespace(options=options))
+
+
+def split_options(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Arguments before `--`, and those after it, of this program if None.
 
     argparse itself refuses these after an option of the program (TARGET --json -- OPTIONS).
     """
     words = sys.argv[1:] if argv is None else list(argv)
     end = words.index("--") if "--" in words else len(words)
-    args = parser.parse_args(words[:end])
-    args.options = words[end + 1 :]
-    return args
+    return words[:end], words[end + 1 :]
 
 
 def _job_of_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:

@@ -6,7 +6,7 @@ Standard library only: a packed experiment is checked before anything is install
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from retrace.errors import DataError
@@ -23,13 +23,6 @@ SHARED_TEXT = (".yaml", ".yml", ".json", ".log")
 """Files that users and jobs write, and in which an address may have credentials."""
 RUN_CONFIG = "run.yaml"
 """The configuration of the run, in RO-Crates and packed experiments."""
-
-
-def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments before `--`, and those after it, which are options of Snakemake."""
-    words = [*argv, "--"]
-    first = words.index("--")
-    return list(argv[:first]), list(argv[first + 1 :])
 
 
 def files_below(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
