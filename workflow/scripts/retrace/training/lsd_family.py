@@ -57,9 +57,7 @@ from retrace.training.validation_patches import (
     SEED,
     LabelledAffinities,
     PatchValidation,
-    fixed_batches,
-    identity_of,
-    is_anisotropic,
+    patch_validation,
 )
 from retrace.training.volumes import EXCLUDED, LABELLED, TrainingVolume
 
@@ -347,7 +345,7 @@ def validation_patches(
     inputs: TrainingInputs, module: UNet, task: LsdFamilyTask
 ) -> PatchValidation | None:
     """What a training is measured on: patches without augmentation, with the first loss."""
-    settings, network, dataset = inputs.settings, task.network, inputs.settings.dataset
+    network, dataset = task.network, inputs.settings.dataset
     assert isinstance(dataset, TrainingDataset)
     if not dataset.validation:
         return None
@@ -367,18 +365,8 @@ def validation_patches(
     sampler = replace(sampler, min_masked=reachable(sampler, task.boxes.affinity_labels))
     plain = network.model_copy(update={"augment": ()})
     measured = replace(task, network=plain, sampler=sampler, seed=SEED, stays_inside=True)
-    batches = fixed_batches(measured)
-    if batches is None:
-        return None
-    return PatchValidation(
-        measured,
-        batches,
-        every=settings.validation.every,
-        bf16=uses_bf16(settings.precision, inputs.device),
-        identity=identity_of(dataset),
-        in_xy=is_anisotropic(dataset.voxel_size_nm),
-        affinities=_labelled_affinities if "affs" in measured.heads else None,
-    )
+    affinities = _labelled_affinities if "affs" in measured.heads else None
+    return patch_validation(measured, inputs.settings, inputs.device, affinities)
 
 
 def reachable(sampler: PatchSampler, mask: VoxelBox) -> float:

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from retrace.config.datasets import ISOTROPIC_BELOW
 from retrace.cropping import middle
+from retrace.device import uses_bf16
 from retrace.errors import DataError
 from retrace.evaluation.contingency import count_block
 from retrace.evaluation.curve import RegionGraph, best_threshold, pooled, threshold_curve
 from retrace.evaluation.scores import Scores
 from retrace.files import digest
 from retrace.geometry import NmTriple
-from retrace.planning.train_settings import TrainingDataset
+from retrace.planning.train_settings import TrainingDataset, TrainSettings
 from retrace.segmentation.agglomerate import region_graph
 from retrace.segmentation.fragments import renumber, watershed_fragments
 from retrace.segmentation.lut import threshold_list
@@ -100,10 +102,29 @@ def is_anisotropic(voxel_size_nm: NmTriple) -> bool:
     return max(voxel_size_nm) / min(voxel_size_nm) >= ISOTROPIC_BELOW
 
 
-def fixed_batches(task: Task, count: int = PATCHES) -> list[Batch] | None:
-    """The first batches of a task; None, with a printed line, where no patch has a label."""
+def patch_validation(
+    task: Task,
+    settings: TrainSettings,
+    device: torch.device,
+    affinities: Callable[[Mapping[str, Tensor], Batch], LabelledAffinities] | None,
+) -> PatchValidation | None:
+    """Measures on the first batches of a task of the validation split.
+
+    None, with a printed line, where no patch has a label.
+    """
+    dataset = settings.dataset
+    assert isinstance(dataset, TrainingDataset)
     try:
-        return [task.batch(number) for number in range(count)]
+        batches = [task.batch(number) for number in range(PATCHES)]
     except DataError as error:
         print(f"[train] the validation split is not evaluated: {error}", flush=True)
         return None
+    return PatchValidation(
+        task,
+        batches,
+        every=settings.validation.every,
+        bf16=uses_bf16(settings.precision, device),
+        identity=identity_of(dataset),
+        in_xy=is_anisotropic(dataset.voxel_size_nm),
+        affinities=affinities,
+    )

@@ -21,7 +21,6 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.config.families import ZNN
 from retrace.config.znn_network import ZnnNetworkSettings
-from retrace.device import uses_bf16
 from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.geometry import NmTriple, Triple, in_nm, triple
 from retrace.losses.znn_balance import ClassCounts
@@ -45,9 +44,7 @@ from retrace.training.validation_patches import (
     SEED,
     LabelledAffinities,
     PatchValidation,
-    fixed_batches,
-    identity_of,
-    is_anisotropic,
+    patch_validation,
 )
 from retrace.training.znn_curve import add_test_pass, znn_learning_curve
 from retrace.training.znn_files import NetFiles, check_net_files
@@ -323,26 +320,15 @@ class MeasuredZnnTask(ZnnTask):
 
 def validation_patches(task: ZnnTask, inputs: TrainingInputs) -> PatchValidation | None:
     """What a training is measured on: patches as they are; None without a validation split."""
-    settings = inputs.settings
-    if task.test is None or not isinstance(settings.dataset, TrainingDataset):
+    if task.test is None:
         return None
     plain = task.network.model_copy(update={"is_data_aug": False})
     measured = MeasuredZnnTask(
         plain, task.module, task.test, None, task.voxel_size_nm, SEED, task.device, task.dtype
     )
-    batches = fixed_batches(measured)
-    if batches is None:
-        return None
     segments = task.network.out_type == "affinity" and len(task.network.heads) == 1
-    return PatchValidation(
-        measured,
-        batches,
-        every=settings.validation.every,
-        bf16=uses_bf16(settings.precision, inputs.device),
-        identity=identity_of(settings.dataset),
-        in_xy=is_anisotropic(task.voxel_size_nm),
-        affinities=measured.labelled_affinities if segments else None,
-    )
+    affinities = measured.labelled_affinities if segments else None
+    return patch_validation(measured, inputs.settings, inputs.device, affinities)
 
 
 def _load_weights(
