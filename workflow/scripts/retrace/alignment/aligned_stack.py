@@ -17,7 +17,7 @@ from retrace.reading import if_intact
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shard_grid import shard_edges
-from retrace.storage.unfinished import open_unfinished, write_complete_shards
+from retrace.storage.unfinished import open_unfinished, remove_partial_files, write_complete_shards
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 
@@ -59,8 +59,7 @@ class AlignedStack:
         self.group: Any = open_unfinished(store)
         self.names = [FIELD, ALIGNED] + ([RENDERED] if fine else []) + ([MASK] if masks else [])
         self.journal = Journal(work)
-        for leftover in store.rglob("*.partial"):
-            leftover.unlink()
+        remove_partial_files(store)
 
     def _create(self) -> None:
         sections, fine = self.sections, self.fine

@@ -127,11 +127,6 @@ class PartialPrediction:
             return False
         return checksum(stored) == expected
 
-    def remove_partial_chunks(self) -> None:
-        """Removes the half-written chunk files of an interrupted run."""
-        for partial in self.store.rglob("*.partial"):
-            partial.unlink()
-
     def missing(self, grid: Sequence[Tile]) -> list[Tile]:
         """The tiles of `grid` that are not done, in order."""
         return [tile for tile in grid if not self.holds(tile)]

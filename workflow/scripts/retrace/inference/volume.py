@@ -19,6 +19,7 @@ from retrace.replacement import remove_afterwards
 from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import remote_reads, same_version
 from retrace.storage.shards import Shard
+from retrace.storage.unfinished import remove_partial_files
 from retrace.storage.zarr_writer import publish
 
 
@@ -82,7 +83,7 @@ def predict_tiles(
     The predictors, one for each device, take the tiles in turn. Tiles of one shape follow each
     other: OpenVINO prepares for each new shape.
     """
-    partial.remove_partial_chunks()
+    remove_partial_files(partial.store)
     missing = partial.missing(grid)
     if len(missing) < len(grid):
         print(f"[predict] {len(grid) - len(missing)} of {len(grid)} tiles are done already")

@@ -16,7 +16,7 @@ from retrace.segmentation.grid import BlockGrid
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.unfinished import open_unfinished, write_complete_shards
+from retrace.storage.unfinished import open_unfinished, remove_partial_files, write_complete_shards
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume, write_list
 
@@ -49,8 +49,7 @@ class FragmentStore:
             shutil.rmtree(work, ignore_errors=True)
             self._create(affinities, chunks)
             atomic_write(begun, json.dumps({"blocks": len(self.mine)}))
-        for partial in store.rglob("*.partial"):
-            partial.unlink()
+        remove_partial_files(store)
         self.group = open_unfinished(store)
         array: Any = self.group["fragments"]
         self.fragments = Volume(array, affinities.voxel_size_nm, affinities.offset_nm, str(store))

@@ -26,6 +26,7 @@ from retrace.geometry import NmTriple, Triple, VoxelBox, blocks, checked_voxel_s
 from retrace.progress import progress
 from retrace.storage.block_journal import Journal, checksum
 from retrace.storage.layer_formats import ExportedLayer, Write
+from retrace.storage.unfinished import remove_partial_files
 from retrace.storage.volumes import Volume, open_volume
 
 LAYER_CHUNK: Triple = (64, 64, 64)
@@ -142,8 +143,7 @@ class LayerWriter:
         self.folder, self.work, self.plan = folder, work, plan
         self._digests: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.rglob(".*.partial"):
-            leftover.unlink()
+        remove_partial_files(folder)
         self._describe()
 
     def _describe(self) -> None:

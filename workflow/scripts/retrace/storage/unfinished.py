@@ -221,6 +221,12 @@ _CHANGES = {ARRAY_DOCUMENT: _without_shards, V2_DOCUMENT: _with_checksum}
 """By metadata file how an array that is being written is described."""
 
 
+def remove_partial_files(store: Path) -> None:
+    """Removes the half-written files of an interrupted run."""
+    for file in store.rglob("*.partial"):
+        file.unlink()
+
+
 def open_unfinished(store: Path) -> zarr.Group:
     """The group of a store that is being written block by block."""
     return zarr.open_group(UnfinishedStore(store), mode="r+")

@@ -13,6 +13,7 @@ import zarr
 from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
+from retrace.formats import ome_zarr
 from retrace.geometry import checked_voxel_size, nm_triple, triple
 from retrace.replacement import is_declared, put
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
@@ -48,11 +49,6 @@ def _multiscales(name: str, attrs: Mapping[str, Any], channels: bool) -> dict[st
     move = {"type": "translation", "translation": start + [float(v) for v in attrs["offset"]]}
     dataset = {"path": name, "coordinateTransformations": [scale, move]}
     return {"name": name, "axes": axes, "datasets": [dataset]}
-
-
-def images_of(attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The images in a group's attributes, of OME-NGFF 0.4 or 0.5."""
-    return list(attrs.get("multiscales") or attrs.get("ome", {}).get("multiscales", []))
 
 
 def ome_attributes(
@@ -104,7 +100,7 @@ def create_volume(
         **(_sharding(shape, cut, shards) if zarr_format == 3 else {}),
     )
     hide_checksum(created)
-    others = [image for image in images_of(group.attrs.asdict()) if image["name"] != array]
+    others = [image for image in ome_zarr.images(group.attrs.asdict()) if image["name"] != array]
     images = [*others, _multiscales(array, attrs, len(shape) == 4)]
     group.attrs.update(ome_attributes(zarr_format, images))
     return created
