@@ -223,7 +223,7 @@ def one_step(args: argparse.Namespace) -> None:
     name, kind = args.step
     (step,) = (s for s in steps(np.load(args.affinities), args.in_xy) if s.name == name)
     work = step.new if kind == "new" or step.old is None else step.old
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
     before = resident("VmRSS")
     work()
     print(resident("VmHWM") - before)

@@ -3,7 +3,7 @@
 Importing takes most of the time of a plan, and of a job on tiny volumes. `program()` is a command
 for `python` that runs `-m snakemake` and scripts in forks of servers, and anything else in Python
 itself. A fork has the arguments, folder, environment, streams and end of a process of its own. Each
-program, and the library of another clone, is imported in it anew. Signals are passed on to it, but
+program, and the library of another clone, is imported in it again. Signals are passed on to it, but
 it is in a process group of its own: tests about processes, signals or memory start Python itself.
 """
 

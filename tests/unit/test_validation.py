@@ -213,7 +213,7 @@ boxes = st.builds(
 def test_what_is_clear_of_a_hole_contains_what_is_kept(
     kept: VoxelBox, grown: tuple[int, int, int], hole: VoxelBox, axis: int
 ) -> None:
-    """The hole is moved along an axis until it is beside what is kept."""
+    """The hole is moved along an axis until it is next to what is kept."""
     box, steps = kept.grow(grown), [0, 0, 0]
     if not kept.intersect(hole).is_empty:
         steps[axis] = kept.end[axis] - hole.offset[axis]

@@ -4,8 +4,8 @@
 
 Shape, type, voxel size and position are read as `describe.py` shows them, grey values from some
 blocks. 70 % of the labelled sections train, 10 % choose the threshold, 20 % are scored, along z.
-Prints what was decided and why, and the next command. An existing dataset is never overwritten,
-and what no file states is asked for.
+Prints what was decided and why, and the next command. An existing dataset is never overwritten.
+What no file states has to be on the command line.
 """
 
 from __future__ import annotations

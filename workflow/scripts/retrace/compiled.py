@@ -80,7 +80,7 @@ class _Locator(caching._CacheLocator):
         return self._stamp
 
     def get_disambiguator(self) -> str:
-        """Part of the files' names: functions of one name in a file are told from each other."""
+        """Part of the files' names, which differs for functions of one name in a file."""
         return str(self._line)
 
 

@@ -83,18 +83,18 @@ def _sorted_rows(
     for sweep in range(SWEEPS):
         order = range(1, len(rows)) if sweep % 2 == 0 else range(len(rows) - 2, -1, -1)
         for number in order:
-            beside = rows[number - 1 if sweep % 2 == 0 else number + 1]
-            rows[number] = _by_neighbours(links, rows[number], beside)
+            neighbours = rows[number - 1 if sweep % 2 == 0 else number + 1]
+            rows[number] = _by_neighbours(links, rows[number], neighbours)
         if (crossings := _crossings(links, rows)) < fewest:
             best, fewest = [list(nodes) for nodes in rows], crossings
     return best
 
 
 def _by_neighbours(
-    links: nx.Graph[Hashable], nodes: Sequence[Hashable], beside: Sequence[Hashable]
+    links: nx.Graph[Hashable], nodes: Sequence[Hashable], neighbours: Sequence[Hashable]
 ) -> list[Hashable]:
-    """Nodes of a row by the mean position of their neighbours in the row beside it."""
-    position = {node: index for index, node in enumerate(beside)}
+    """Nodes of a row by the mean position of their neighbours in the row next to it."""
+    position = {node: index for index, node in enumerate(neighbours)}
 
     def mean(index: int) -> float:
         near = [position[n] for n in links[nodes[index]] if n in position]
