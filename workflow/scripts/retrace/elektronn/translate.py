@@ -22,6 +22,7 @@ from retrace.errors import ConfigError, nearest
 from retrace.formats.h5_files import opened_h5
 from retrace.geometry import checked_voxel_size
 from retrace.reading import reading_content
+from retrace.settings_model import plain_value
 
 Content = dict[str, Any]
 NETWORK_DEFAULTS: Content = ElektronnParameters().complete().plain()
@@ -96,7 +97,7 @@ def _translate_network(config: ElektronnConfig, translation: Translation) -> Non
     values, network = config.values, translation.network
     for name in NETWORK:
         if name in values and name not in ("desired_input", "max_runtime", "n_lab"):
-            value = _plain(_ours(name, values[name]))
+            value = plain_value(_ours(name, values[name]))
             if value != NETWORK_DEFAULTS.get(name) or name in ("mode", "n_dim"):
                 network[name] = value
     network["target"] = TARGETS[values["target"]]
@@ -131,13 +132,6 @@ def _ours(name: str, value: Any) -> Any:
             else renamed.get(value, value)
         )
     return value
-
-
-def _plain(value: Any) -> Any:
-    """A value with tuples as lists."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _reversed(size: Any, axes: int, config: ElektronnConfig, name: str) -> list[int]:

@@ -36,7 +36,7 @@ def check_length(config: WorkflowConfig, dataset: str, network: NetworkSettings)
         setting, limit = "max_runtime", getattr(network, "max_runtime", None)
     if limit is None or not done or _had_limit(model, limit):
         return
-    if not _content(history):
+    if not json_if_intact(history):
         raise ConfigError(
             f"{model} is trained for {done} iterations, and `{setting}` may end a training "
             f"earlier; {history}, which is missing or damaged, would say how long this one took. "
@@ -57,7 +57,7 @@ def _trained(model: Path, history: Path) -> Mapping[str, Any]:
     epochs = settings.get("epochs") or (settings.get("network") or {}).get("epochs")
     if done and epochs and not settings.get("iterations"):
         known["iterations_per_epoch"] = done / epochs
-    return {k: v for k, v in known.items() if v is not None} | dict(_content(history))
+    return {k: v for k, v in known.items() if v is not None} | dict(json_if_intact(history))
 
 
 def _had_limit(model: Path, seconds: float) -> bool:
@@ -69,14 +69,14 @@ def _had_limit(model: Path, seconds: float) -> bool:
 
 def _settings(model: Path) -> Mapping[str, Any]:
     """The settings in the record of a model; empty if there is none."""
-    return dict(_content(model.with_suffix(RECORD)).get("identity", {}).get("settings") or {})
+    return dict(json_if_intact(model.with_suffix(RECORD)).get("identity", {}).get("settings") or {})
 
 
 def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:
     """ConfigError if fewer iterations are requested than the trained defect detector has."""
     history = Path(results(dataset, "defects_training.json"))
     model = history.with_name("defects.safetensors")
-    settings = (_content(history) or header_metadata(model)).get("settings", {})
+    settings = (json_if_intact(history) or header_metadata(model)).get("settings", {})
     done = int(settings.get("defects", {}).get("iterations", 0))
     if done > requested and settings.get("seed") == seed:
         raise _shorter(model, history, "iterations", done, requested)
@@ -102,8 +102,3 @@ def _requested(
     own_epochs = network.epochs if isinstance(network, SeamlessNetworkSettings) else None
     epochs = config.epochs or own_epochs
     return None if epochs is None else round(epochs * trained["iterations_per_epoch"])
-
-
-def _content(file: Path) -> Mapping[str, Any]:
-    """The content of a JSON file; empty if it is absent or damaged."""
-    return json_if_intact(file)
