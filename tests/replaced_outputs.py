@@ -115,8 +115,7 @@ class FinishedJob:
 def finished_jobs(place: Path, arguments: Sequence[str]) -> list[FinishedJob]:
     """One job of each rule with a program, from the plan to compute again what `place` holds."""
     options = ["--dry-run", "--printshellcmds", "--forceall", "--cores", "1"]
-    status, printed = tiny_workflow.finish(place, [*options, *arguments])
-    assert status == 0, printed[-3000:]
+    printed = tiny_workflow.succeed(place, [*options, *arguments])
     planned = re.findall(r"^(?:local)?rule (\w+):|^Shell command: (.*)$", printed, re.M)
     commands = {
         rule: command

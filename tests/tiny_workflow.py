@@ -153,3 +153,12 @@ def finish(
     with start(place, arguments, environment=environment, python=python) as process:
         printed, _ = process.communicate()
     return process.returncode, printed
+
+
+def succeed(
+    place: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> str:
+    """The output of Snakemake in `place`; AssertionError with its end if it fails."""
+    status, printed = finish(place, arguments, environment)
+    assert status == 0, printed[-6000:]
+    return printed

@@ -51,9 +51,7 @@ def snakemake(place: Path, endpoint: str) -> Callable[..., str]:
     def run(*arguments: str, config: Sequence[str] = LEGACY) -> str:
         settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
         options = ["--use-singularity", "--cores", "2", "--resources", "gpu=2", "--config"]
-        status, printed = tiny_workflow.finish(place, [*arguments, *options, *settings])
-        assert status == 0, printed[-6000:]
-        return printed
+        return tiny_workflow.succeed(place, [*arguments, *options, *settings])
 
     return run
 

@@ -27,8 +27,7 @@ def computed(
         settings = ["iterations=2", "evaluate={untrained: false}", f"endpoint_url={address}"]
         arguments = [*targets, "--config", *settings, *config]
         options = [*tiny_workflow.threads(), "--quiet", "host", "--cores", "2"]
-        status, printed = tiny_workflow.finish(place, [*options, *arguments])
-        assert status == 0, printed[-5000:]
+        tiny_workflow.succeed(place, [*options, *arguments])
         jobs = replaced_outputs.finished_jobs(place, arguments)
         yield {job.rule: job for job in jobs}
 

@@ -78,9 +78,7 @@ def snakemake(place: Path, endpoint: str) -> Callable[..., str]:
     """Runs Snakemake in `place` and returns what it prints; shown if it fails."""
 
     def run(*arguments: str, config: Sequence[str] = ("iterations=2",)) -> str:
-        status, printed = tiny_workflow.finish(place, command(endpoint, *arguments, config=config))
-        assert status == 0, printed[-6000:]
-        return printed
+        return tiny_workflow.succeed(place, command(endpoint, *arguments, config=config))
 
     return run
 
