@@ -53,7 +53,9 @@ rule align:
         image=image_input("modern"),
     output:
         manifest=update(manifest("results/{dataset}/{network}/aligned")),
-        layer_manifest=update(manifest("results/{dataset}/{network}/precomputed/aligned")),
+        layer_manifest=update(
+            manifest("results/{dataset}/{network}/precomputed/aligned")
+        ),
         field_manifest=update(manifest("results/{dataset}/{network}/precomputed/field")),
     log:
         "logs/align/{dataset}_{network}.log",

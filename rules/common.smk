@@ -134,7 +134,8 @@ def quote_arguments() -> None:
 
     executor_arguments.format_cli_value = format_cli_value
     word = "it's $(id)"
-    if executor_arguments.format_cli_arg("--option", word) != f"--option {quoted(word)}":
+    passed = executor_arguments.format_cli_arg("--option", word)
+    if passed != f"--option {quoted(word)}":
         raise WorkflowError(
             "this version of Snakemake passes names to its jobs in a way that could run them as commands;"
             " install the one that envs/host.txt names"

@@ -20,7 +20,11 @@ for form, entry in LAYER_FORMATS.items():
             script=ancient(script("export")),
             image=image_input("modern"),
         output:
-            manifest=update(manifest(f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}")),
+            manifest=update(
+                manifest(
+                    f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}"
+                )
+            ),
         log:
             f"logs/{entry.rule}/{{dataset}}_{{network}}/{{volume}}_{{layer}}.log",
         wildcard_constraints:

@@ -19,7 +19,9 @@ rule predict_whole:
         script=ancient(script("predict")),
         image=image_input("modern"),
     output:
-        manifest=update(manifest("results/{dataset}/{network}/{volume}/whole_prediction")),
+        manifest=update(
+            manifest("results/{dataset}/{network}/{volume}/whole_prediction")
+        ),
     log:
         "logs/predict_whole/{dataset}_{network}/{volume}.log",
     wildcard_constraints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ def central_offset(outer: Sequence[int], inner: Sequence[int]) -> list[int]:
 def centre_crop(x: Array, shape: Sequence[int]) -> Array:
     """Central `shape` of the last axes of `x`, a view; see `central_offset`."""
     begin = central_offset(x.shape[-len(shape) :], shape)
-    return x[(..., *(slice(b, b + n) for b, n in zip(begin, shape, strict=True)))]
+    inside: list[slice] = [slice(b, b + n) for b, n in zip(begin, shape, strict=True)]
+    index: tuple[EllipsisType | slice, ...] = (..., *inside)
+    return x[index]
 
 
 def middle(x: Array, largest: Sequence[int]) -> Array:

@@ -1,6 +1,7 @@
 """The file of a new dataset, proposed from what the files of its image and labels say.
 
-What no file states has to be on the command line: nothing is guessed. Triples are in the order z, y, x.
+What no file states has to be on the command line: nothing is guessed. Triples are in the order
+z, y, x.
 """
 
 from __future__ import annotations
