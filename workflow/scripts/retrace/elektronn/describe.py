@@ -56,25 +56,44 @@ def description(
 
     `dropout`: the fraction that each layer drops; none without.
     """
-    content: dict[str, Any] = {"mode": architecture.mode, "batch_size": batch_size}
+    per_layer = _layer_rows(architecture, batch_size, dropout)
+    return {
+        "mode": architecture.mode,
+        "batch_size": batch_size,
+        **_sizes(architecture),
+        "per_layer": per_layer,
+        "parameters": sum(row["parameters"] for row in per_layer),
+        "multiplications": sum(row["multiplications"] for row in per_layer),
+    }
+
+
+def _sizes(architecture: Architecture) -> dict[str, Any]:
+    """Sizes along each axis; of a network without convolutions that of its input."""
     sizes = architecture.sizes
-    if sizes is not None:
-        for key in ("layers", "unpooled", "fields", "strides", "overlaps", "offset", "output"):
-            content[key] = getattr(sizes, key)
-        content["input"] = list(sizes.input)
-        content["not_centred"] = uncentred(sizes.axes)
-        content["valid_around"] = [
+    if sizes is None:
+        return {"input": list(architecture.input_shape)}
+    names = ("layers", "unpooled", "fields", "strides", "overlaps", "offset", "output")
+    return {
+        **{name: getattr(sizes, name) for name in names},
+        "input": list(sizes.input),
+        "not_centred": uncentred(sizes.axes),
+        "valid_around": [
             [n for n in axis.valid if n < size][-VALID_INPUTS_SHOWN:]
             + [n for n in axis.valid if n >= size][: VALID_INPUTS_SHOWN + 1]
             for axis, size in zip(sizes.axes, sizes.input, strict=True)
-        ]
-    else:
-        content["input"] = list(architecture.input_shape)
+        ],
+    }
+
+
+def _layer_rows(
+    architecture: Architecture, batch_size: int, dropout: Sequence[float]
+) -> list[dict[str, Any]]:
+    """What each layer computes, and its costs."""
     parameters = architecture.parameters()
     cost = architecture.multiplications(batch_size)
     rates, maps = dropout or [0.0] * len(parameters), _maps_of(architecture)
     columns = (architecture.layers, architecture.widths, parameters, cost, rates, maps)
-    content["per_layer"] = [
+    return [
         {
             "kind": "perceptron" if layer.is_dense else "convolution",
             "inputs": width,
@@ -92,9 +111,6 @@ def description(
         }
         for layer, width, count, multiplications, rate, (read, given) in zip(*columns, strict=True)
     ]
-    content["parameters"] = sum(parameters)
-    content["multiplications"] = sum(cost)
-    return content
 
 
 def _maps_of(architecture: Architecture) -> list[tuple[list[int], list[int]]]:

@@ -244,32 +244,25 @@ def _digits_of(path: str, network: str) -> Content:
 def _dataset(
     config: ElektronnConfig, voxel_size_nm: Sequence[float] | None, notes: dict[str, str]
 ) -> Content:
-    values, path = config.values, config.path
-    images, labels = values["d_files"], values["l_files"]
-    if len(images) != len(labels):
+    values, count = config.values, len(config.values["d_files"])
+    if count != len(values["l_files"]):
         raise ConfigError(
-            f"{path}: d_files names {len(images)} cubes and l_files {len(labels)}; the labels of "
-            "each cube are needed in the same order"
+            f"{config.path}: d_files names {count} cubes and l_files {len(values['l_files'])}; the "
+            "labels of each cube are needed in the same order"
         )
     if voxel_size_nm is None:
         raise ConfigError(
-            f"{path} names cubes, and ELEKTRONN's files have no voxel size; give --voxel-size-nm Z "
-            "Y X"
+            f"{config.path} names cubes, and ELEKTRONN's files have no voxel size; give "
+            "--voxel-size-nm Z Y X"
         )
     _note_missing(config, notes)
-    held_out = [int(index) for index in values["valid_cubes"]]
-    for index in held_out:
-        if not -len(images) <= index < len(images):
-            raise ConfigError(f"{path}: valid_cubes names cube {index} of {len(images)}")
-    held_out = [index % len(images) for index in held_out]
-    trained = [index for index in range(len(images)) if index not in held_out]
+    held_out = _held_out(config, count)
+    trained = [index for index in range(count) if index not in held_out]
     channels = _channels(config)
     dataset: Content = {
         "name": name_of(values["save_name"]) + "_cubes",
         "voxel_size_nm": list(checked_voxel_size(voxel_size_nm)),
-        "volumes": {
-            f"cube_{index}": _volume(config, index, channels) for index in range(len(images))
-        },
+        "volumes": {f"cube_{index}": _volume(config, index, channels) for index in range(count)},
         "train": [f"cube_{index}" for index in trained],
         "validation": [f"cube_{index}" for index in held_out],
         "test": [],
@@ -283,6 +276,15 @@ def _dataset(
         "`validation` of the dataset; add cubes with labels to `test` for `evaluate` to score"
     )
     return dataset
+
+
+def _held_out(config: ElektronnConfig, count: int) -> list[int]:
+    """Which of `count` cubes validate, from 0; in the file, numbers below 0 count from the end."""
+    chosen = [int(index) for index in config.values["valid_cubes"]]
+    for index in chosen:
+        if not -count <= index < count:
+            raise ConfigError(f"{config.path}: valid_cubes names cube {index} of {count}")
+    return [index % count for index in chosen]
 
 
 def _note_missing(config: ElektronnConfig, notes: dict[str, str]) -> None:

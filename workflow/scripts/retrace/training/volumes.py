@@ -148,16 +148,7 @@ def open_training_volume(
     check_place_in_image(labels.place, raw.place)
     mask = open_volume(mask_path, MASK_ARRAY) if mask_path else None
     _check_agreement(name, dataset, [v for v in (raw, labels, mask) if v is not None])
-    visible, labelled = raw.box, labels.box
-    if entry.roi_nm is not None:
-        roi = _voxels(entry.roi_nm, raw.voxel_size_nm)
-        labelled = labelled.intersect(roi)
-        visible = visible if has_context else visible.intersect(roi)
-    excluded = [_voxels(box, raw.voxel_size_nm) for box in entry.exclude_nm]
-    holes = [hole.intersect(labelled) for hole in excluded]
-    if has_context:
-        for hole in excluded:
-            visible = clear_of(visible, hole, labelled)
+    visible, labelled, excluded = _boxes(entry, raw, labels, has_context)
     _check_overlap(name, raw, labels, mask, visible, labelled)
     check_raw(raw, visible)
     check_not_blank(raw, visible)
@@ -169,11 +160,28 @@ def open_training_volume(
         mask=mask,
         visible=visible,
         labelled=labelled,
-        excluded=tuple(hole for hole in holes if not hole.is_empty),
+        excluded=excluded,
         background_ids=dataset.background_ids,
         probability=1.0 if entry.probability is None else float(entry.probability),
         mirrors=has_context,
     )
+
+
+def _boxes(
+    entry: Entry, raw: Volume, labels: Volume, has_context: bool
+) -> tuple[VoxelBox, VoxelBox, tuple[VoxelBox, ...]]:
+    """What is seen, what is labelled, and the parts of that which are left out, voxels."""
+    visible, labelled = raw.box, labels.box
+    if entry.roi_nm is not None:
+        roi = _voxels(entry.roi_nm, raw.voxel_size_nm)
+        labelled = labelled.intersect(roi)
+        visible = visible if has_context else visible.intersect(roi)
+    excluded = [_voxels(box, raw.voxel_size_nm) for box in entry.exclude_nm]
+    if has_context:
+        for hole in excluded:
+            visible = clear_of(visible, hole, labelled)
+    holes = [hole.intersect(labelled) for hole in excluded]
+    return visible, labelled, tuple(hole for hole in holes if not hole.is_empty)
 
 
 def _voxels(box: Region, voxel_size_nm: NmTriple) -> VoxelBox:
