@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,11 @@ def test_dropout_drops_whole_maps_while_the_network_trains_and_none_after() -> N
     assert set(kept.round().tolist()) == {0, 2}
     module.eval()
     assert torch.equal(passed(0, 0.5), whole)
+
+
+def test_descriptors_are_still_trained_when_malis_begins(store: Path, tmp_path: Path) -> None:
+    network = tiny.network(loss={"kind": "malis", "start_iteration": 1})
+    train.main(tiny.arguments(tmp_path, tiny.settings(store, 3, network=network)))
+    rows = json.loads((tmp_path / "training.json").read_text())["history"]
+    assert {"lsds", "affs"} <= set(rows[-1])
+    assert all(row["lsds"] > 0 for row in rows)
