@@ -17,6 +17,7 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import EXTENDS, DatasetTraits, NetworkSettings
 from retrace.config.network_size import WeightedLayer
 from retrace.config.schema import check
+from retrace.config.seamless_shapes import ENCODER_KERNEL, PRE_ENCODER_KERNEL
 from retrace.errors import ConfigError
 from retrace.setting_types import (
     Count,
@@ -34,8 +35,6 @@ from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel, all_op
 OBSERVED = ("field_px", "moved_px", "valid", "lambda1")
 """Terms that are monitored, not minimised: mean length of the field and of the applied
 displacement, px of level 0; fraction of the pixels that are compared; the current lambda1."""
-PRE_ENCODER_KERNEL, ENCODER_KERNEL = 7, 3
-"""Sides of the filters (SEAMLeSS, pyramid.py)."""
 
 
 class EncoderMaps(SettingsModel):

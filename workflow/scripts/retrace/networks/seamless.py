@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from retrace.config.seamless_network import ENCODER_KERNEL, PRE_ENCODER_KERNEL
+from retrace.config.seamless_shapes import ENCODER_KERNEL, PRE_ENCODER_KERNEL
 from retrace.displacement import (
     add_fields,
     compose,
