@@ -16,6 +16,7 @@ import numcodecs
 import numpy as np
 import tifffile
 import zarr
+from PIL import Image
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 import file_server
@@ -280,6 +281,17 @@ def write_jpeg(folder: Path) -> None:
     layer[10:26, 10:26, 10:14] = np.asfortranarray((40 * VALUES.T).astype(np.uint8))
 
 
+def write_png(folder: Path) -> None:
+    """The same layer with chunks of png, as other programs write them."""
+    write_jpeg(folder)
+    info = folder / "layer/info"
+    info.write_text(info.read_text().replace("jpeg", "png"))
+    for chunk in (folder / "layer/4_4_40").iterdir():
+        with Image.open(chunk) as image:
+            pixels = image.copy()
+        pixels.save(chunk, "png")
+
+
 WEBKNOSSOS = {
     "id": {"name": "d", "team": ""},
     "dataLayers": [
@@ -315,6 +327,7 @@ def layer_readers() -> Iterator[FuzzReader]:
     zipped = partial(write_layer, encoding="raw", zipped=True)
     yield FuzzReader("layer chunk gzip", zipped, read_layer, chunks, True)
     yield FuzzReader("layer chunk jpeg", write_jpeg, read_layer, chunks)
+    yield FuzzReader("layer chunk png", write_png, read_layer, chunks)
     packed = partial(write_layer, encoding="compressed_segmentation", **BLOCKS)
     yield FuzzReader("layer compressed_segmentation", packed, read_layer, chunks)
     yield FuzzReader("layer shard", write_sharded, read_layer, chunks)

@@ -58,6 +58,7 @@ YAML = {
     "levels by aliases": "a0: &a0 [x]\n"
     + "".join(f"a{n + 1}: &a{n + 1} [[[[[*a{n}]]]]]\n" for n in range(60)),
     "bytes": "a: " + "x" * 2**24,
+    "digits": "a: " + "9" * 5000,
 }
 
 

@@ -146,6 +146,17 @@ def test_numbers_of_many_digits(tmp_path: Path) -> None:
     refused(tmp_path, r"chunks of \[more than 10\^18, more")
 
 
+@pytest.mark.parametrize("key", ["resolution", "offset"])
+def test_lengths_of_many_digits(tmp_path: Path, key: str) -> None:
+    write_v3(tmp_path, None)
+    file = tmp_path / "a.zarr/raw/zarr.json"
+    document = json.loads(file.read_text())
+    document["attributes"][key] = [10**4000] * 3
+    file.write_text(json.dumps(document))
+
+    refused(tmp_path, "a number of more than 1e.300 is no length")
+
+
 def test_pages_that_share_their_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tif_of_shared_bytes())
 

@@ -96,6 +96,17 @@ def test_stored_layers_of_an_impossible_activation(activation: str) -> None:
         stored_network(json.loads(json.dumps(plain)))
 
 
+def test_stored_settings_of_impossible_values() -> None:
+    plain = (
+        network_by_name("cnn", TRAITS.voxel_size_nm, example_classes=10).complete(deep=True).plain()
+    )
+    with pytest.raises(ConfigError, match="LR_decay"):
+        stored_network({**plain, "LR_decay": "9" * 5000})
+    plain["architecture"]["layers"][0]["pool"] = [0, 1]
+    with pytest.raises(ConfigError, match="maps, filter and pool of a layer are from 1"):
+        stored_network(json.loads(json.dumps(plain)))
+
+
 def test_the_detector_of_defects_is_counted() -> None:
     with pytest.raises(ConfigError, match="alignment: defects: fmaps has 1000000000"):
         DefectDetector(fmaps=LARGE)

@@ -27,6 +27,8 @@ from retrace.storage.zarr_writer import create_volume
 from retrace.synthetic.phantom_files import write_phantom_store
 
 PREFIX = "v.zarr"
+STORE = "f.zarr.partial"
+"""The folder of fragments in progress."""
 VOXEL = {"voxel_size_nm": (20, 9, 9), "offset_nm": (0, 0, 0)}
 
 
@@ -168,3 +170,22 @@ def test_what_is_put_in_its_place_is_on_the_disk(tmp_path: Path) -> None:
     assert flushes.lost(tmp_path / "a") == []
     shutil.copy(tmp_path / "a/file", tmp_path / "a/other")
     assert [path.name for path in flushes.lost(tmp_path / "a")] == ["other"]
+
+
+def test_a_store_is_on_the_disk_before_a_journal_says_that_it_can_be_resumed(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flushes, seen, unsafe = Flushes(tmp_path / "log"), 0, list[Path]()
+
+    def look() -> None:
+        nonlocal seen
+        if list(tmp_path.rglob("begun.json")):
+            seen += 1
+            lost = (path for path in flushes.lost(tmp_path) if path.name.startswith(".z"))
+            unsafe.extend(path for path in lost if path.parent.name in ("fragments", STORE))
+
+    with flushes.noted(look):
+        make_fragments(sources)
+
+    assert seen and not unsafe

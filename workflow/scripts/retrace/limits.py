@@ -43,7 +43,7 @@ SHARD_CHUNKS = 2**20
 """Chunks of one shard of a zarr, whose index is read as a whole."""
 JPEG_SCANS = 100
 """Scans of a jpeg, each of which may pass over all pixels; progressive ones have some ten."""
-MESSAGE_CHARACTERS = 10_000
+MESSAGE_CHARACTERS = 4000
 """Characters of an error message, which may quote foreign content."""
 SETTING_CHARACTERS = 2**16
 """Characters of one text in settings."""

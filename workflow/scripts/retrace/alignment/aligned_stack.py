@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,13 +10,18 @@ from typing import Any
 import numpy as np
 
 from retrace.alignment.section_masks import SectionMasks
-from retrace.files import atomic_write, read_json
+from retrace.files import read_json
 from retrace.geometry import VoxelBox, blocks, triple
 from retrace.reading import if_intact
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shard_grid import shard_edges
-from retrace.storage.unfinished import open_unfinished, remove_partial_files, write_complete_shards
+from retrace.storage.unfinished import (
+    note_begun,
+    open_unfinished,
+    remove_partial_files,
+    write_complete_shards,
+)
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 
@@ -55,7 +59,7 @@ class AlignedStack:
             shutil.rmtree(store, ignore_errors=True)
             shutil.rmtree(work, ignore_errors=True)
             self._create()
-            atomic_write(begun, json.dumps(shape))
+            note_begun(store, begun, shape)
         self.group: Any = open_unfinished(store)
         self.names = [FIELD, ALIGNED] + ([RENDERED] if fine else []) + ([MASK] if masks else [])
         self.journal = Journal(work)

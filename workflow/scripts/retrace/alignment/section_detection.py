@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,13 @@ from torch.nn import functional
 
 from retrace.alignment.detector import EPSILON, Detector, blurred
 from retrace.alignment.section_tiles import read_section_window
-from retrace.files import atomic_write, read_json
+from retrace.files import read_json
 from retrace.geometry import VoxelBox, blocks
 from retrace.networks.defect_unet import REACH, STEP
 from retrace.progress import progress
 from retrace.reading import if_intact
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
-from retrace.storage.unfinished import open_unfinished
+from retrace.storage.unfinished import note_begun, open_unfinished
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 
@@ -53,7 +52,7 @@ class SectionDetector:
                 voxel_size_nm=sections.voxel_size_nm,
                 offset_nm=sections.offset_nm,
             )
-            atomic_write(begun, json.dumps(list(shape)))
+            note_begun(store, begun, list(shape))
         self.array: Any = open_unfinished(store)[INSIDE_DEFECTS]
         self.journal = Journal(work)
 

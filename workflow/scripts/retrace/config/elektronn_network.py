@@ -188,6 +188,13 @@ class ArchitectureSettings(SettingsModel):
             autoencoder=self.autoencoder,
         )
 
+    @model_validator(mode="after")
+    def _has_layers_of_some_size(self) -> Self:
+        for layer in self.layers:
+            if min(layer.maps, *layer.filter, *layer.pool, 1) < 1:
+                raise ValueError(f"maps, filter and pool of a layer are from 1; there is {layer}")
+        return self
+
 
 class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
     """A network of the family elektronn, resolved for one dataset."""

@@ -42,6 +42,10 @@ FRACTION = re.compile(
 """Numbers as people write them. YAML 1.1 alone reads 1e-4 as text, 010 as 8 and 1:30 as 90."""
 
 
+MOST_DIGITS = 1000
+"""Digits of a whole number; Python refuses to show those of more than 4300."""
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads YAML with libyaml if PyYAML has it; keys and dates stay text.
 
@@ -74,6 +78,9 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def whole_number(self, node: yaml.ScalarNode) -> int:
         """A whole number, which remembers its text where that is unusual."""
         digits = node.value.replace("_", "")
+        if len(digits) > MOST_DIGITS:
+            problem = f"a number of {len(digits)} digits; up to {MOST_DIGITS} are read"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         number = int(digits, 16 if "x" in digits else 10)
         return number if str(number) == node.value else WrittenWhole(number, node.value)
 

@@ -19,6 +19,8 @@ Attributes = Mapping[str, Any]
 Quantity = Literal["voxel size", "position"]
 Found = Iterator[tuple[Quantity, Statement]]
 
+LARGEST = 1e300
+"""Largest number of attributes, which a float of 64 bits holds."""
 IN_ATTRIBUTES = "In [attributes](#attributes-of-zarr-n5-and-h5) of the array or the groups above."
 """For the documentation."""
 NM_PER_UNIT: Mapping[str, Fraction] = {
@@ -73,8 +75,13 @@ def unit_in_nm(unit: Any) -> Fraction | None:
 
 
 def exact(value: Any, unit: Fraction = Fraction(1)) -> float:
-    """A decimal number of a file times a unit, without the errors of binary fractions."""
+    """A decimal number of a file times a unit, without the errors of binary fractions.
+
+    DataError for a number that is larger than any length.
+    """
     number = Fraction(repr(value) if isinstance(value, float) else value) * unit
+    if abs(number) > LARGEST:
+        raise DataError(f"a number of more than {LARGEST:g} is no length; restore the attributes")
     return int(number) if number.denominator == 1 and abs(number) < 2**53 else float(number)
 
 

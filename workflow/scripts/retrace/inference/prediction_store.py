@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,13 @@ import zarr
 from torch import Tensor
 
 from retrace.errors import ConfigError
-from retrace.files import atomic_write, read_parsed
+from retrace.files import read_parsed
 from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.inference.tiles import Tile
 from retrace.reading import if_intact
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
-from retrace.storage.unfinished import open_unfinished, write_complete_shards
+from retrace.storage.unfinished import note_begun, open_unfinished, write_complete_shards
 from retrace.storage.zarr_writer import create_volume
 
 DTYPES = ("uint8", "float32")
@@ -78,7 +77,7 @@ class PartialPrediction:
             shutil.rmtree(store, ignore_errors=True)
             shutil.rmtree(work, ignore_errors=True)
             layout.create_arrays(store)
-            atomic_write(begun, json.dumps({"tile_shape": planned_tile}))
+            note_begun(store, begun, {"tile_shape": planned_tile})
         self.tile_shape = read_parsed(begun, lambda content: triple(content["tile_shape"]))
         self.store, self._origin = store, layout.box.offset
         group = open_unfinished(store)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrace.files import atomic_write
 from retrace.geometry import Triple
 from retrace.reading import if_intact
 from retrace.segmentation.grid import BlockGrid
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.unfinished import open_unfinished, remove_partial_files, write_complete_shards
+from retrace.storage.unfinished import (
+    note_begun,
+    open_unfinished,
+    remove_partial_files,
+    write_complete_shards,
+)
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume, write_list
 
@@ -48,7 +51,7 @@ class FragmentStore:
             shutil.rmtree(store, ignore_errors=True)
             shutil.rmtree(work, ignore_errors=True)
             self._create(affinities, chunks)
-            atomic_write(begun, json.dumps({"blocks": len(self.mine)}))
+            note_begun(store, begun, {"blocks": len(self.mine)})
         remove_partial_files(store)
         self.group = open_unfinished(store)
         array: Any = self.group["fragments"]

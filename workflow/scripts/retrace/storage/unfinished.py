@@ -24,6 +24,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from retrace.errors import DataError
+from retrace.files import atomic_write
 from retrace.formats.shard_files import (
     ARRAY_DOCUMENT,
     Index,
@@ -36,6 +37,7 @@ from retrace.formats.shard_files import (
 )
 from retrace.formats.zarr_arrays import SynchronousStore
 from retrace.reading import DamagedError, read_bytes
+from retrace.replacement import sync_tree
 
 V2_DOCUMENT = ".zarray"
 CHUNKS_FOLDER = ".chunks"
@@ -225,6 +227,15 @@ def remove_partial_files(store: Path) -> None:
     """Removes the half-written files of an interrupted run."""
     for file in store.rglob("*.partial"):
         file.unlink()
+
+
+def note_begun(store: Path, begun: Path, state: Any) -> None:
+    """Writes to `begun` what a job needs to resume the new `store`, once that is on the disk.
+
+    Otherwise a power cut could leave a store that is to be resumed and cannot be opened.
+    """
+    sync_tree(store)
+    atomic_write(begun, json.dumps(state))
 
 
 def open_unfinished(store: Path) -> zarr.Group:
