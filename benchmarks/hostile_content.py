@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOW = (
@@ -36,7 +37,9 @@ import numpy as np  # noqa: E402
 import test_power_cut as cuts  # noqa: E402
 import torch  # noqa: E402
 
+import hostile_chunks as chunks  # noqa: E402
 import hostile_content as hostile  # noqa: E402
+import hostile_networks as networks  # noqa: E402
 from fuzz_volumes import read_layer, read_zarr, write_layer, write_v2, write_v3  # noqa: E402
 from mutations import mutated  # noqa: E402
 from retrace.alignment.stack_files import stack_sets  # noqa: E402
@@ -158,6 +161,27 @@ def headers() -> Kind:
     yield must_refuse(weights)
 
 
+def layers() -> Kind:
+    """Chunks of precomputed layers that ask for more than `info` allows."""
+
+    def reading(write: Callable[[Path], None], folder: Path) -> object:
+        write(folder)
+        return chunks.read_layer(folder)
+
+    for write, _ in chunks.REFUSED.values():
+        yield must_refuse(partial(reading, write))
+
+
+def sizes() -> Kind:
+    """Settings of networks that no machine holds."""
+
+    def resolving(name: str, changes: dict[str, Any], folder: Path) -> object:
+        return networks.resolve(name, changes).name
+
+    for name, changes, _ in networks.SETTINGS.values():
+        yield must_refuse(partial(resolving, name, changes))
+
+
 def listings() -> Kind:
     """Servers whose listings are none, or never end; the limits are lower than usual, if any."""
 
@@ -210,6 +234,8 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "configurations, YAML, JSON": configurations,
     "HDF5 that leads to other files": other_files,
     "headers and weights": headers,
+    "layers": layers,
+    "sizes of networks": sizes,
     "listings": listings,
     "names of objects": names,
     "power cuts (runs of 12 cuts)": power_cuts,
