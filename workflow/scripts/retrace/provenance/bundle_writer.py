@@ -60,8 +60,7 @@ def write_bundle(
         link_or_copy(image, partial / IMAGES / image.name)
     for wheel in files_below(wheels):
         link_or_copy(wheel, partial / WHEELS / wheel.name)
-    config = settings.config.without("output_prefix", "blocks")  # folders of this machine
-    here = config.with_(mirror=OBJECTS, init=_moved_init(config, moved))
+    here = _for_bundle(settings.config, moved)
     (partial / RUN_CONFIG).write_text(json.dumps(here.plain(), indent=1) + "\n")  # JSON is YAML
     digests = {p.relative_to(partial).as_posix(): file_sha256(p) for p in files_below(partial)}
     facts = {"format_version": FORMAT_VERSION, **machine(), "target": settings.target}
@@ -76,6 +75,16 @@ def _moved_init(config: WorkflowConfig, moved: Mapping[str, str]) -> str | dict[
     if isinstance(config.init, Mapping):
         return {name: moved[path] for name, path in config.init.items() if path in moved}
     return moved.get(config.init or "")
+
+
+def _for_bundle(config: WorkflowConfig, moved: Mapping[str, str]) -> WorkflowConfig:
+    """The settings of a run in the bundle: its own data, and no folder of this machine.
+
+    Every setting stays in the file, for an RO-Crate of the run compares it with all settings.
+    """
+    blocks = type(config.blocks)(cache_gib=config.blocks.cache_gib)
+    init = _moved_init(config, moved)
+    return config.with_(mirror=OBJECTS, init=init, output_prefix=None, blocks=blocks)
 
 
 def put_data(files: Iterable[Path], folder: Path) -> dict[str, str]:
