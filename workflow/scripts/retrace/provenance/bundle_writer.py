@@ -82,9 +82,11 @@ def _for_bundle(config: WorkflowConfig, moved: Mapping[str, str]) -> WorkflowCon
 
     Every setting stays in the file, for an RO-Crate of the run compares it with all settings.
     """
-    blocks = type(config.blocks)(cache_gib=config.blocks.cache_gib)
+    cache = type(config.blocks).model_fields["cache"].default
     init = _moved_init(config, moved)
-    return config.with_(mirror=OBJECTS, init=init, output_prefix=None, blocks=blocks)
+    return config.with_(
+        mirror=OBJECTS, init=init, output_prefix=None, blocks=config.blocks.with_(cache=cache)
+    )
 
 
 def put_data(files: Iterable[Path], folder: Path) -> dict[str, str]:
