@@ -43,7 +43,9 @@ class Page:
         self._wait.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, f"{path}.dataTable"))
         headings = self.driver.find_elements(By.CSS_SELECTOR, f"{path} thead th")
         (column,) = (i for i, cell in enumerate(headings) if cell.text == heading)
-        headings[column].click()
+        before = headings[column].get_attribute("aria-sort")
+        headings[column].click()  # the table is sorted in a later task of the page
+        self._wait.until(lambda _: headings[column].get_attribute("aria-sort") != before)
         cells = self.driver.find_elements(By.CSS_SELECTOR, f"{path} td:nth-child({column + 1})")
         return [float(cell.get_attribute("data-order") or "") for cell in cells]
 

@@ -51,7 +51,8 @@ def change(raw: Tensor, rng: np.random.Generator, settings: DefectsAugment) -> T
         if chance < missing:
             section.zero_()
         elif chance < low_contrast:
-            section.copy_(section.mean() + (section - section.mean()) * settings.contrast)
+            mean = section.mean()
+            section.copy_(mean + (section - mean) * settings.contrast)
         elif chance < missing_area:
             section.copy_(_with_missing_area(section, rng))
     return raw

@@ -57,7 +57,7 @@ def _trained(model: Path, history: Path) -> Mapping[str, Any]:
     epochs = settings.get("epochs") or (settings.get("network") or {}).get("epochs")
     if done and epochs and not settings.get("iterations"):
         known["iterations_per_epoch"] = done / epochs
-    return {k: v for k, v in known.items() if v is not None} | dict(json_if_intact(history))
+    return {k: v for k, v in known.items() if v is not None} | json_if_intact(history)
 
 
 def _had_limit(model: Path, seconds: float) -> bool:
@@ -69,7 +69,8 @@ def _had_limit(model: Path, seconds: float) -> bool:
 
 def _settings(model: Path) -> Mapping[str, Any]:
     """The settings in the record of a model; empty if there is none."""
-    return dict(json_if_intact(model.with_suffix(RECORD)).get("identity", {}).get("settings") or {})
+    record = json_if_intact(model.with_suffix(RECORD))
+    return record.get("identity", {}).get("settings") or {}
 
 
 def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.config.alignment import made_layer
+from retrace.config.alignment_model import Alignment
 from retrace.config.families import OwnPaths
 from retrace.config.networks import own_paths, with_parents
 from retrace.config.pack_model import PackedConfiguration, PackSettings
@@ -46,28 +49,40 @@ def bundle_job(planner: Planner, dataset: str, network: str) -> Job:
     names = ["modern"]
     if planner.config.engine == "legacy":
         names.append(planner.config.legacy_image)
-    configurations = _configurations(planner, dataset, network)
+    named = _named(planner, dataset, network)
     inputs = {
-        "files": packed_files(planner, dataset, network),
+        "files": _packed_files(planner, dataset, network, named),
         "images": [planner.image(name) for name in names],
         "wheels": wheels_folder(planner),
     }
     settings = _settings(planner, dataset, network).with_(
-        networks=_networks(planner, dataset, network), configurations=configurations
+        networks=named.networks, configurations=named.configurations
     )
     return Job(settings, inputs)
 
 
-def _networks(planner: Planner, dataset: str, network: str) -> list[str]:
-    """Names of the networks whose files an experiment needs."""
+@dataclass(frozen=True)
+class _Named:
+    """What the files of an experiment name apart from volumes."""
+
+    networks: list[str]
+    """Names of the networks whose files it needs."""
+    paths: list[OwnPaths]
+    """The paths that configurations of other systems name, for each of the networks."""
+    configurations: list[PackedConfiguration]
+
+
+def _named(planner: Planner, dataset: str, network: str) -> _Named:
     first = planner.network(dataset, network)
-    return with_parents(one.name for one in planner.with_upstream(dataset, first))
+    networks = with_parents(one.name for one in planner.with_upstream(dataset, first))
+    paths = [own_paths(name) for name in networks]
+    return _Named(networks, paths, _configurations(dataset, paths))
 
 
-def _configurations(planner: Planner, dataset: str, network: str) -> list[PackedConfiguration]:
+def _configurations(dataset: str, paths: Sequence[OwnPaths]) -> list[PackedConfiguration]:
     """The .cfg and .spec of ZNN that the dataset and the networks name, each once."""
     content = settings_of("datasets", dataset)[0]
-    cfgs = [content.get("cfg"), *(n.configuration for n in _own(planner, dataset, network))]
+    cfgs = [content.get("cfg"), *(own.configuration for own in paths)]
     found = {cfg: PackedConfiguration(path=cfg, kind="cfg") for cfg in cfgs if cfg}
     specs = [(content["spec"], content.get("cfg"))] if content.get("spec") else []
     specs += [(spec, cfg) for cfg in found if (spec := read_cfg(Path(cfg)).fdata_spec)]
@@ -77,18 +92,12 @@ def _configurations(planner: Planner, dataset: str, network: str) -> list[Packed
     return list(found.values())
 
 
-def _own(planner: Planner, dataset: str, network: str) -> list[OwnPaths]:
-    """The paths that configurations of other systems name, for each of the networks."""
-    return [own_paths(name) for name in _networks(planner, dataset, network)]
-
-
-def _foreign_files(planner: Planner, dataset: str, network: str) -> list[str]:
+def _foreign_files(named: _Named, alignment: Alignment | None) -> list[str]:
     """The configurations, networks and other files that the settings name, apart from volumes."""
-    files = [one.path for one in _configurations(planner, dataset, network)]
-    for own in _own(planner, dataset, network):
-        named = (own.architecture, own.forward_net)
-        files += [path for path in named if path and Path(path).is_file()]
-    alignment = planner.experiment("evaluate", dataset, network).dataset.alignment
+    files = [one.path for one in named.configurations]
+    for own in named.paths:
+        paths = (own.architecture, own.forward_net)
+        files += [path for path in paths if path and Path(path).is_file()]
     if alignment is not None:
         files += [stack.coordinates for stack in alignment.stacks.values() if stack.coordinates]
         files += alignment.defects.labelled
@@ -107,6 +116,10 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
 
     ConfigError for a network whose file names its first weights: that path would not hold there.
     """
+    return _packed_files(planner, dataset, network, _named(planner, dataset, network))
+
+
+def _packed_files(planner: Planner, dataset: str, network: str, named: _Named) -> list[str]:
     experiment = planner.experiment("evaluate", dataset, network)
     if own_archive := experiment.network.initial_file:
         raise ConfigError(
@@ -123,7 +136,7 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
     fetched = [*fetched_files(planner, dataset), *_streamed_volumes(experiment)]
     own = [path for path in named_files(data) if path not in (*fetched, synthetic)]
     kept = [file for path in own for file in own_files(data, path)]
-    foreign = _foreign_files(planner, dataset, network)
+    foreign = _foreign_files(named, data.alignment)
     return list(dict.fromkeys([*fetched, *kept, *weights, *foreign]))
 
 

@@ -53,12 +53,13 @@ def dry_run(
     ConfigError with the last lines of its output if it fails. `environment`: added to that of this
     program.
     """
-    command = [sys.executable, "-m", "snakemake", "--logger", "planned-jobs", "--dry-run"]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--rerun-incomplete"]
+    logger = ["--logger", "planned-jobs"]  # the last one counts, so that of `options` does not
     path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "jobs.jsonl"
         done = subprocess.run(
-            [*command, "--rerun-incomplete", *more, *options, "--", target],
+            [*command, *more, *options, *logger, "--", target],
             env={**os.environ, **(environment or {}), "PYTHONPATH": path, JOBS_FILE: str(file)},
             text=True,
             capture_output=True,

@@ -82,7 +82,8 @@ def find_snapshot(job: Job, work: Path, experiment: str, iteration: int | None) 
     )
     named = [path for path in found if iteration is None or path.name == snapshot_name(iteration)]
     if not named:
-        shortest = "" if _depends_on_length(job) else " --config iterations=1"
+        length_decides = job.settings.network.depends_on_length
+        shortest = "" if length_decides else " --config iterations=1"
         raise ConfigError(_none_found(experiment, iteration, found, others, shortest))
     last = named[-1].parent
     return max(path for path in named if path.parent == last)
@@ -98,7 +99,7 @@ def _reasons(noted: Mapping[str, Any], job: Job) -> Iterator[str]:
     if not noted:
         yield f"its {IDENTITY} is damaged"
         return
-    names = ("seed", "precision", *(["iterations"] if _depends_on_length(job) else []))
+    names = ["seed", "precision"] + ["iterations"] * job.settings.network.depends_on_length
     before, after = (
         _of_states(settings, names) for settings in (noted["settings"], deciding(job.settings))
     )
@@ -112,11 +113,6 @@ def _reasons(noted: Mapping[str, Any], job: Job) -> Iterator[str]:
     for path, version in noted["inputs"].items():
         if _is_other(path, version):
             yield f"{path} has changed since"
-
-
-def _depends_on_length(job: Job) -> bool:
-    """Whether the weights after an iteration depend on the number of iterations."""
-    return bool(job.settings.network.depends_on_length)
 
 
 def _of_states(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from retrace.training.elektronn_schedule import (
 )
 from retrace.training.elektronn_validation import elektronn_validation
 from retrace.training.example_batches import ExampleBatches, open_example_batches
-from retrace.training.random_streams import network_seed
+from retrace.training.random_streams import seed_network
 from retrace.training.state import TrainingProgress, state_files
 from retrace.training.task import (
     Batch,
@@ -149,7 +149,7 @@ class ElektronnTask(PlainTask):
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The last layer's output, by head; dropout depends on the seed and the number alone."""
         if self.is_random and module.training:
-            torch.manual_seed(network_seed(self.seed, int(batch["number"])))
+            seed_network(self.seed, batch)
         outputs: dict[str, Tensor] = module(batch["input"])
         return outputs
 

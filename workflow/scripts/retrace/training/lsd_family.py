@@ -43,7 +43,7 @@ from retrace.targets.boundary import grow_boundary
 from retrace.targets.lsd import LabelledSample, LsdTarget
 from retrace.training.adam import make_optimizer, scheduled_rate
 from retrace.training.lsd_boxes import Boxes, batch_boxes
-from retrace.training.random_streams import batch_generator, network_seed
+from retrace.training.random_streams import batch_generator, seed_network
 from retrace.training.sampler import PatchSampler, open_sampler, open_unless_too_small
 from retrace.training.task import (
     Batch,
@@ -126,7 +126,7 @@ class LsdFamilyTask(PlainTask):
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs per head, (1, C, Z, Y, X); dropout depends on the seed and the number alone."""
         if self.network.dropout and module.training:
-            torch.manual_seed(network_seed(self.seed, int(batch["number"])))
+            seed_network(self.seed, batch)
         outputs: dict[str, Tensor] = module(self.network_input(batch))
         return outputs
 

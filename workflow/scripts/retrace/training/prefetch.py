@@ -85,4 +85,5 @@ def _hand_to_current_stream(batch: Batch, ready: torch.cuda.Event) -> None:
     current = torch.cuda.current_stream()
     current.wait_event(ready)
     for tensor in batch.values():
-        tensor.record_stream(current)
+        if tensor.is_cuda:  # the number of a batch may be on the CPU
+            tensor.record_stream(current)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def batch_generator(seed: int, iteration: int) -> np.random.Generator:
@@ -10,9 +14,10 @@ def batch_generator(seed: int, iteration: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, iteration], dtype=np.uint64)))
 
 
-def network_seed(seed: int, number: int) -> int:
-    """The torch seed for a network's own randomness on one batch, such as dropout.
+def seed_network(seed: int, batch: Mapping[str, Tensor]) -> None:
+    """Seeds torch for a network's own randomness, such as dropout, on a batch with its `number`.
 
     Hashed, because torch's CPU generator uses only the lower 32 bits of a seed.
     """
-    return int(batch_generator(seed, number).bit_generator.random_raw()) >> 1
+    generator = batch_generator(seed, int(batch["number"]))
+    torch.manual_seed(int(generator.bit_generator.random_raw()) >> 1)

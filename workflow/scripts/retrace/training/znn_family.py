@@ -30,7 +30,7 @@ from retrace.networks import ZnnNetwork
 from retrace.networks.tuning import set_convolution_modes
 from retrace.networks.znn import is_affinities
 from retrace.planning.train_settings import TrainingDataset
-from retrace.training.random_streams import batch_generator, network_seed
+from retrace.training.random_streams import batch_generator, seed_network
 from retrace.training.state import TrainingProgress
 from retrace.training.task import (
     Batch,
@@ -133,7 +133,7 @@ class ZnnTask(PlainTask):
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs by head, (1, C, Z, Y, X); dropout depends on the seed and the number alone."""
         if self.has_dropout and self.module.training:
-            torch.manual_seed(network_seed(self.seed, int(batch["number"])))
+            seed_network(self.seed, batch)
         outputs: dict[str, Tensor] = module(batch["input"])
         return outputs
 
