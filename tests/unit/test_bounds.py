@@ -240,6 +240,23 @@ def test_h5_that_is_far_larger_in_memory(
         READERS[reader](tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize("link", ["hard", "soft", "group"])
+def test_weights_that_are_one_object_under_many_names(tmp_path: Path, link: str) -> None:
+    """Each name would be read, but the file and its limit see one object."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        layer = file.create_group("layer")
+        layer["filters"] = np.zeros(10)
+        if link == "group":
+            file["again"] = layer
+        else:
+            layer["again"] = h5py.SoftLink("filters") if link == "soft" else layer["filters"]
+
+    with pytest.raises(
+        DataError, match="'(again|filters|layer)' in /.* is another name of an object"
+    ):
+        READERS["weights of ZNN"](tmp_path / "a.h5")
+
+
 def test_a_checkpoint_whose_variables_share_their_bytes(tmp_path: Path) -> None:
     write_tensor_bundle(tmp_path / "a", {"v": np.zeros(1000, np.float32)})
     data = (tmp_path / "a.data-00000-of-00001").read_bytes()

@@ -161,6 +161,27 @@ def test_a_bundle_works_elsewhere_and_names_nothing_of_this_machine(
             assert without_folders(source.plain()) == without_folders(before.plain())
 
 
+def test_data_that_a_network_names_stay_out_of_the_bundle_of_another_dataset(place: Path) -> None:
+    volumes = []
+    for number, name in enumerate("abc"):
+        for part, data in zip(("raw", "labels"), tiny.cells(7 + number), strict=True):
+            tifffile.imwrite(f"{part}_{name}.tif", data)
+        paths = (f"{part}: {{path: {place}/{part}_{name}.tif}}" for part in ("raw", "labels"))
+        volumes.append(f"{name}: {{{', '.join(paths)}}}")
+    splits = ("train: [a]", "validation: [b]", "test: [c]")
+    text = "\n".join([*NAMES, f"volumes: {{{', '.join(volumes)}}}", *splits])
+    (place / "config/datasets/mine.yaml").write_text(text)
+    planner = Planner(WORKFLOW_CONFIG.parent, run_config(), uses_containers=True)
+    job = bundle_job(planner, "mine", "derived")
+    settings = check(PackSettings, json.loads(job.as_json())["settings"], "job")
+    files = [Path(file) for file in job.inputs["files"]]
+    named = {file.name for file in files if file.suffix != ".tif"}
+    assert named == {"config.cfg", "net.znn"} and len(files) == 8
+    write_bundle(Path("bundle"), settings, files=files, images=[], wheels=Path())
+    (cfg,) = Path("bundle/files").rglob("config.cfg")
+    assert "fdata_spec" not in cfg.read_text() and "fnet_spec" in cfg.read_text()
+
+
 def test_a_file_that_is_not_packed_is_named(place: Path, tmp_path: Path) -> None:
     planner = Planner(WORKFLOW_CONFIG.parent, run_config(), uses_containers=True)
     job = bundle_job(planner, "mine", "derived")

@@ -18,6 +18,7 @@ from retrace.config.schema import check
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, FetchError
 from retrace.files import atomic_write
+from retrace.limits import MESSAGE_CHARACTERS
 from retrace.redaction import HIDDEN, has_credentials, hide, redacted
 from retrace.remote.objects import open_folder
 from retrace.remote.s3_client import create_client
@@ -100,6 +101,20 @@ def test_known_secrets_are_hidden_in_any_place(
     assert redacted("/home/x/credentials") == "/home/x/credentials"
     assert str(FetchError("refused abc/def+ghi")) == f"refused {HIDDEN}"
     assert atomic_write(tmp_path / "x", "a abc/def+ghi").read_text() == f"a {HIDDEN}"
+
+
+@pytest.mark.parametrize("shift", range(0, 40, 3))
+def test_a_long_message_is_cut_after_its_secrets_are_hidden(shift: int) -> None:
+    address = "s3://someone:SuperSecretPassword@host/x"
+    half = MESSAGE_CHARACTERS // 2
+    text = (
+        "a " * (half // 2 - shift) + address + " b" * 20_000 + address + " c" * (half // 2 - shift)
+    )
+    message = str(ConfigError(text))
+    assert len(message) < 1.1 * MESSAGE_CHARACTERS
+    assert message.startswith("a a") and message.endswith("c c")
+    pieces = {"SuperSecretPassword"[i : i + 4] for i in range(16)} | {"someone"}
+    assert not any(piece in message for piece in pieces)
 
 
 def test_a_program_prints_no_secret_also_in_a_traceback() -> None:

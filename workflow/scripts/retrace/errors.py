@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from retrace.limits import MESSAGE_CHARACTERS
-from retrace.redaction import redacted, redacted_output
+from retrace.redaction import redacted_ends, redacted_output
 from retrace.replacement import replacing_together
 
 
@@ -28,16 +28,9 @@ class RetraceError(Exception):
     """
 
     def __init__(self, *args: object) -> None:
-        texts = (redacted(_shortened(one)) if isinstance(one, str) else one for one in args)
+        most = MESSAGE_CHARACTERS
+        texts = (redacted_ends(one, most) if isinstance(one, str) else one for one in args)
         super().__init__(*texts)
-
-
-def _shortened(text: str) -> str:
-    """A message that quotes much foreign content without the middle of it."""
-    if len(text) <= MESSAGE_CHARACTERS:
-        return text
-    half = MESSAGE_CHARACTERS // 2
-    return f"{text[:half]} … {text[-half:]}"
 
 
 class ConfigError(RetraceError):

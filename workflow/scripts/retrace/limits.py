@@ -1,7 +1,8 @@
-"""All limits on the size and complexity of input from files, servers and settings.
+"""The limits on the size and complexity of input from files, servers and settings.
 
-Valid content stays far below them. Content beyond a limit is refused in one line that names it,
-before the memory or the time is spent. docs/reference/limits.md lists them.
+Those of one file format alone are in the module that reads it. Valid content stays far below them.
+Content beyond a limit is refused in one line that names it, before the memory or the time is spent.
+docs/reference/limits.md lists them.
 """
 
 from __future__ import annotations

@@ -40,9 +40,11 @@ _NAMED = (
 )
 """Names of secrets in configurations and lists of variables."""
 _HEADER = r"authorization|proxy-authorization|cookie|set-cookie|x-amz-security-token"
+LONGEST = 4096
+"""Characters of the longest user or password of an address that is looked for."""
 _USER_INFO = re.compile(
-    r"(?<=://)(?:[^\s/\"'<>]{0,4096}"
-    r"|[^\s/:\"'<>]{1,4096}:(?!\d{1,9}(?:[/?#]|$)|//)[^\s\"'<>]{0,4096})@"
+    rf"(?<=://)(?:[^\s/\"'<>]{{0,{LONGEST}}}"
+    rf"|[^\s/:\"'<>]{{1,{LONGEST}}}:(?!\d{{1,9}}(?:[/?#]|$)|//)[^\s\"'<>]{{0,{LONGEST}}})@"
 )
 """USER:PASSWORD@ in an address; the password may contain characters that do not belong there. All
 lengths are limited, because the time for long texts would grow with their square."""
@@ -86,6 +88,20 @@ def redacted(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redacted_ends(text: str, most: int) -> str:
+    """A text without the credentials in it, and without its middle if it is longer than `most`.
+
+    A credential that is cut is not recognised. Both ends are therefore read further than they are
+    shown, by more than a user and a password have characters.
+    """
+    if len(text) <= most:
+        return redacted(text)
+    further = 2 * LONGEST + 2
+    half = most // 2 + further
+    begin, end = redacted(text[:half]), redacted(text[-half:])
+    return f"{begin[:-further]} … {end[further:]}"
 
 
 def without_known(text: str) -> str:

@@ -53,7 +53,9 @@ def _wrong_text(content: Any, place: Place) -> Problem | None:
     """The first address with credentials in it, or text that is too long; None without any."""
     if isinstance(content, str):
         if len(content) > SETTING_CHARACTERS:
-            return Problem(place, f"has {len(content)} characters; allowed: {SETTING_CHARACTERS}")
+            return Problem(
+                place, f"has {len(content)} characters; allowed: {SETTING_CHARACTERS}; shorten it"
+            )
         return Problem(place, WITH_CREDENTIALS) if has_credentials(content) else None
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(content, Mapping):

@@ -143,7 +143,7 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
     )
 
     def weighted_layers(self) -> Iterator[WeightedLayer]:
-        """The convolutions, each with the biases of its output node."""
+        """The convolutions; the biases of a node count for each convolution that leads to it."""
         nodes = self.graph.nodes
         for edge in self.graph.edges.values():
             if edge.type == "conv" and {edge.input, edge.output} <= nodes.keys():

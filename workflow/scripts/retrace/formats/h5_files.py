@@ -28,11 +28,12 @@ def opened_h5(path: Path, *, read_whole: bool = False) -> Iterator[h5py.File]:
     """An HDF5 file, read-only, all of whose content is in it; DataError otherwise.
 
     `read_whole`: all of it is read into memory, as of weights, and must not be too large for that.
+    No object may then have two names, as it would be read for each of them.
     """
     import h5py
 
     with retried(lambda: h5py.File(path, "r"), path) as file:
-        datasets = list(_datasets(path, file, set()))
+        datasets = list(_datasets(path, file, set(), named_once=read_whole))
         if read_whole:
             refuse_large(path, datasets)
         yield file
@@ -57,8 +58,13 @@ def refuse_large(path: Path, datasets: Sequence[h5py.Dataset]) -> None:
         )
 
 
-def _datasets(path: Path, group: h5py.Group, seen: set[int]) -> Iterator[h5py.Dataset]:
-    """The datasets of a group and of groups in it, each once; DataError for other files' values."""
+def _datasets(
+    path: Path, group: h5py.Group, seen: set[int], *, named_once: bool
+) -> Iterator[h5py.Dataset]:
+    """The datasets of a group and of groups in it, each once; DataError for other files' values.
+
+    `named_once`: also for a second name of an object.
+    """
     import h5py
 
     for name in group:
@@ -66,15 +72,19 @@ def _datasets(path: Path, group: h5py.Group, seen: set[int]) -> Iterator[h5py.Da
         if isinstance(link, h5py.ExternalLink):
             place = f"{group.name.rstrip('/')}/{name}"
             raise _of_other_file(path, place, link, remedy="copy its content into this file")
-        if isinstance(link, h5py.SoftLink):
-            continue  # to an object of this file, which is looked at where it is, or to nothing
-        item = group[name]
-        address = h5py.h5o.get_info(item.id).addr
-        if address in seen:  # groups can contain each other
+        # A soft link leads to nothing, or to an object of this file, which is looked at there.
+        item = None if isinstance(link, h5py.SoftLink) else group[name]
+        address = None if item is None else h5py.h5o.get_info(item.id).addr
+        if address is None or address in seen:  # groups can contain each other
+            if named_once:
+                raise DataError(
+                    f"{path}: {name!r} in {group.name} is another name of an object in the file; "
+                    "save it with each object once"
+                )
             continue
         seen.add(address)
         if isinstance(item, h5py.Group):
-            yield from _datasets(path, item, seen)
+            yield from _datasets(path, item, seen, named_once=named_once)
         elif isinstance(item, h5py.Dataset):
             refuse_other_files(path, item)
             yield item

@@ -52,6 +52,8 @@ PAGE = FormatPage(
 )
 KEPT_INDEX_BYTES = 1 << 27
 """Bytes of the indices of shards that are kept, those read last."""
+ENTRY_BYTES = 256
+"""Bytes that a kept index takes besides its numbers, about; one of an absent shard has none."""
 
 
 def local_info(path: str) -> Path | None:
@@ -188,6 +190,7 @@ class ShardedChunks:
         self.reader, self.key, self.grid = reader, key, grid[::-1]
         self._spec = ShardingSpecification.from_dict(dict(sharding))
         self._indices: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._index_bytes = 0
         self._lock = threading.Lock()
 
     def chunk(self, index: Sequence[int]) -> bytes | None:
@@ -221,9 +224,12 @@ class ShardedChunks:
                 return self._indices[place]
         index = self._read_minishard(shard, number)
         with self._lock:
-            self._indices[place] = index
-            while sum(kept.nbytes for kept in self._indices.values()) > KEPT_INDEX_BYTES:
-                self._indices.popitem(last=False)
+            if place not in self._indices:
+                self._indices[place] = index
+                self._index_bytes += index.nbytes + ENTRY_BYTES
+            while self._index_bytes > KEPT_INDEX_BYTES:
+                _, oldest = self._indices.popitem(last=False)
+                self._index_bytes -= oldest.nbytes + ENTRY_BYTES
         return index
 
     def _read_minishard(self, shard: str, number: int) -> Any:

@@ -100,10 +100,10 @@ def _directories(tif: tifffile.TiffFile) -> list[int]:
 
 def _check_tags(tif: tifffile.TiffFile, directory: bytes) -> int:
     """Bytes of the values of the tags; DataError if the file ends before one of them."""
-    total = 0
     entry = struct.Struct(f"{tif.byteorder}{'HHQQ' if tif.is_bigtiff else 'HHII'}")
     if entry.size != tif.tiff.tagsize:
-        return total
+        return 0
+    total = 0
     for tag, kind, count, where in entry.iter_unpack(directory):
         size = BYTES_OF_TYPE.get(kind, 0) * count
         if size > tif.tiff.offsetsize and where + size > tif.filehandle.size:

@@ -80,16 +80,18 @@ def _named(planner: Planner, dataset: str, network: str) -> _Named:
 
 
 def _configurations(dataset: str, paths: Sequence[OwnPaths]) -> list[PackedConfiguration]:
-    """The .cfg and .spec of ZNN that the dataset and the networks name, each once."""
+    """The .cfg of ZNN that the dataset and the networks name, each once, and the dataset's .spec.
+
+    Networks are trained on the dataset: data that their own .cfg names are not needed.
+    """
     content = settings_of("datasets", dataset)[0]
     cfgs = [content.get("cfg"), *(own.configuration for own in paths)]
     found = {cfg: PackedConfiguration(path=cfg, kind="cfg") for cfg in cfgs if cfg}
-    specs = [(content["spec"], content.get("cfg"))] if content.get("spec") else []
-    specs += [(spec, cfg) for cfg in found if (spec := read_cfg(Path(cfg)).fdata_spec)]
-    for spec, cfg in specs:
-        base = str(Path(cfg).parent) if cfg else None
-        found.setdefault(spec, PackedConfiguration(path=spec, kind="spec", base=base))
-    return list(found.values())
+    cfg = content.get("cfg")
+    spec = content.get("spec") or (read_cfg(Path(cfg)).fdata_spec if cfg else None)
+    base = str(Path(cfg).parent) if cfg else None
+    specs = [PackedConfiguration(path=spec, kind="spec", base=base)] if spec else []
+    return [*found.values(), *specs]
 
 
 def _foreign_files(named: _Named, alignment: Alignment | None) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrace.errors import DataError
 from retrace.files import atomic_write, file_sha256, read_json
 from retrace.planning.program_files import ROOT
 from retrace.provenance.bundle_files import (
@@ -139,15 +138,15 @@ def put_code(
     # Imported here: YAML needs a package, which is not installed where a bundle is checked.
     from retrace.provenance.moved_paths import names_outside, with_moved_paths
 
-    needed = {"datasets": (dataset,), "networks": networks}
+    networks_files = (f"config/networks/{network}.yaml" for network in networks)
+    needed = {f"config/datasets/{dataset}.yaml", *networks_files}
     for name, path in code_files(ROOT, Path()).items():
-        kind = name.split("/")[1] if name.startswith(tuple(f"config/{k}/" for k in needed)) else ""
-        is_needed = Path(name).stem in needed.get(kind, ())
-        if kind and not is_needed and names_outside(path.read_text()):
+        is_own = name.startswith(("config/datasets/", "config/networks/"))
+        if is_own and name not in needed and names_outside(path.read_text()):
             print(f"[bundle] {name} names other files of this machine, and is left out", flush=True)
             continue
         copy_shared(path, folder / name)
-        if is_needed:
+        if name in needed:
             text = with_moved_paths((folder / name).read_text(), moved)
             (folder / name).write_text(text)
 
@@ -155,20 +154,16 @@ def put_code(
 def put_configurations(
     folder: Path, moved: Mapping[str, str], configurations: Iterable[PackedConfiguration]
 ) -> None:
-    """Writes the configurations of ZNN for the bundle: the files that they name are in it, too.
-
-    DataError for one that names a file that is not packed.
-    """
+    """Writes the configurations of ZNN for the bundle: the files that they name are in it, too."""
     from retrace.znn.moved import moved_cfg, moved_spec
 
     places = {Path(old).resolve(): new for old, new in moved.items()}
     for one in configurations:
         target = folder / places[Path(one.path).resolve()]
 
-        def place(path: Path, target: Path = target, one: PackedConfiguration = one) -> str:
-            if path.resolve() not in places:
-                raise DataError(f"{one.path} names {path}, which is not packed; correct the path")
-            return os.path.relpath(folder / places[path.resolve()], target.parent)
+        def place(path: Path, target: Path = target) -> str | None:
+            new = places.get(path.resolve())
+            return None if new is None else os.path.relpath(folder / new, target.parent)
 
         if one.kind == "cfg":
             text = moved_cfg(
