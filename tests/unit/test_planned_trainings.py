@@ -177,3 +177,23 @@ def test_a_folder_of_complete_downloads_may_be_read_only(place: Path) -> None:
         Path(f"data/mine/{name}.zarr").mkdir(parents=True)
         Path(f"data/mine/{name}.manifest.json").touch()
     assert folders_to_fetch(data) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "may_be_elsewhere"),
+    [
+        ("--dry-run --workflow-profile none -e local", False),
+        ("--workflow-profile=none", False),
+        ("--workflow-profile profiles/slurm", True),
+        ("--profile=mine --workflow-profile none", True),
+        ("--executor slurm", True),
+        ("train_none local", False),
+    ],
+)
+def test_a_dry_run_is_of_this_machine_unless_its_options_may_name_another(
+    words: str, may_be_elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    assert local_device.names_executor(words.split()) is may_be_elsewhere
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "mine")
+    assert local_device.names_executor(words.split())

@@ -21,10 +21,16 @@ def check_device(device: str, *, runs_here: bool) -> None:
 
 
 def names_executor(words: Sequence[str]) -> bool:
-    """Whether a command line, or the environment, may choose where jobs run; of a dry run."""
-    options = ("-e", "--executor", "--profile", "--workflow-profile")
-    chosen = any(word.split("=")[0] in options for word in words)
-    return chosen or "SNAKEMAKE_PROFILE" in os.environ
+    """Whether a command line, or the environment, may choose where jobs run; of a dry run.
+
+    `none` is no profile, and `local` is here.
+    """
+    here = {"-e": "local", "--executor": "local", "--profile": "none", "--workflow-profile": "none"}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, _, value = word.partition("=")
+        if option in here and (value or following) != here[option]:
+            return True
+    return "SNAKEMAKE_PROFILE" in os.environ
 
 
 @cache
