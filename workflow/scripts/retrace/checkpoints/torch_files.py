@@ -47,19 +47,20 @@ def _loaded(path: Path) -> Any:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether torch reads it as an archive: by its beginning, whatever else is damaged.
+    """Whether torch reads the file as an archive: it looks at the beginning alone.
 
-    `zipfile.is_zipfile` looks at the end. torch would read what it refuses, without checksums.
+    `zipfile.is_zipfile` looks at the end, which may be damaged: such a file would be read without
+    its checksums.
     """
     with path.open("rb") as file:
         return file.read(len(ZIP_BEGIN)) == ZIP_BEGIN
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
-    """ValueError for what torch would read as something else than what the checksums are for.
+    """ValueError for members that torch would read in another way than they are checked.
 
-    It reads nothing of a folder, so that a tensor keeps whatever was in memory; and any of several
-    files of one name, however that is spelled.
+    torch reads no bytes of a folder, so a tensor in one would keep whatever was in memory. Of two
+    files with the same name, apart from upper and lower case, it may read either.
     """
     names = set()
     for member in archive.infolist():
