@@ -103,12 +103,20 @@ def test_known_secrets_are_hidden_in_any_place(
     assert atomic_write(tmp_path / "x", "a abc/def+ghi").read_text() == f"a {HIDDEN}"
 
 
+@pytest.mark.parametrize("excess", [1, 1000, 16_000, 60_000, 70_000, 200_000])
+def test_of_a_long_message_both_ends_are_shown(excess: int) -> None:
+    message = str(ConfigError("begin " + "x" * (MESSAGE_CHARACTERS - 10 + excess) + " end"))
+    assert message.startswith("begin xxx") and message.endswith("xxx end")
+    assert MESSAGE_CHARACTERS <= len(message) <= MESSAGE_CHARACTERS + len(" … ")
+
+
+@pytest.mark.parametrize("between", [0, 20_000, 100_000])
 @pytest.mark.parametrize("shift", range(0, 40, 3))
-def test_a_long_message_is_cut_after_its_secrets_are_hidden(shift: int) -> None:
+def test_a_long_message_is_cut_after_its_secrets_are_hidden(shift: int, between: int) -> None:
     address = "s3://someone:SuperSecretPassword@host/x"
     half = MESSAGE_CHARACTERS // 2
     text = (
-        "a " * (half // 2 - shift) + address + " b" * 20_000 + address + " c" * (half // 2 - shift)
+        "a " * (half // 2 - shift) + address + " b" * between + address + " c" * (half // 2 - shift)
     )
     message = str(ConfigError(text))
     assert len(message) < 1.1 * MESSAGE_CHARACTERS

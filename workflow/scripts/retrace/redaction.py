@@ -93,15 +93,17 @@ def redacted(text: str) -> str:
 def redacted_ends(text: str, most: int) -> str:
     """A text without the credentials in it, and without its middle if it is longer than `most`.
 
-    A credential that is cut is not recognised. Both ends are therefore read further than they are
-    shown, by more than a user and a password have characters.
+    Of a very long text, only its ends are searched. A credential that is cut is not recognised;
+    therefore four times as much as the longest user and password is searched beyond what is shown,
+    because hiding credentials also shortens the text.
     """
-    if len(text) <= most:
-        return redacted(text)
-    further = 2 * LONGEST + 2
-    half = most // 2 + further
-    begin, end = redacted(text[:half]), redacted(text[-half:])
-    return f"{begin[:-further]} … {end[further:]}"
+    half, cut = most // 2, 2 * LONGEST + 2
+    searched = half + 4 * cut
+    if len(text) <= 2 * searched:
+        shown = redacted(text)
+        return shown if len(shown) <= most else f"{shown[:half]} … {shown[-half:]}"
+    begin, end = redacted(text[:searched])[:-cut], redacted(text[-searched:])[cut:]
+    return f"{begin[:half]} … {end[-half:]}"
 
 
 def without_known(text: str) -> str:
