@@ -22,8 +22,9 @@ from skimage.metrics import contingency_table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
 from retrace.evaluation.counting import count_volumes
-from retrace.evaluation.curve import RegionGraph, threshold_curve
+from retrace.evaluation.curve import threshold_curve
 from retrace.evaluation.ground_truth import GroundTruth
+from retrace.segmentation.region_graph import RegionGraph
 from retrace.storage.chunk_edges import CHUNK_SHAPE
 from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import create_volume

@@ -1,7 +1,8 @@
 """Evaluation.
 
 REQUIRED INPUTS: fragments, segments and labels
-OUTPUTS: results/DATASET/NETWORK/threshold.json from the validation entries alone, evaluation.json and
+OUTPUTS: results/DATASET/NETWORK/edge_classifier.safetensors (where `segment: method` is multicut) and
+threshold.json from the validation entries alone, evaluation.json and
 evaluation.png from the test entries, and the largest splits and merges in errors.json, errors.csv and
 errors_layer.json. Boundary maps and classes of voxels are scored without fragments and
 segments; of boundary maps, where objects are numbered, their segments are scored too, in objects.json.
@@ -11,9 +12,36 @@ from retrace.planning.evaluate import (
     boundaries_job,
     choose_job,
     classes_job,
+    learn_job,
     score_job,
 )
 from retrace.planning.network_names import predicting
+
+
+rule learn_edges:
+    """Trains the classifier of edges on the labels of the validation entries."""
+    input:
+        unpack(files_of(learn_job)),
+        script=ancient(script("evaluate")),
+        image=image_input("modern"),
+    output:
+        classifier=update("results/{dataset}/{network}/edge_classifier.safetensors"),
+    log:
+        "logs/learn/{dataset}_{network}.log",
+    container:
+        image("modern")
+    threads: 2
+    resources:
+        mem_mb=memory(learn_job, 8000),
+        runtime=minutes(learn_job, 240),
+    params:
+        job=job_of(learn_job),
+    shell:
+        "python {input.script:q} learn"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --output {output.classifier:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule choose_threshold:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from retrace.errors import ConfigError
-from retrace.evaluation.curve import RegionGraph
 from retrace.segmentation.agglomerate import (
     MERGE_FUNCTIONS,
     connection_scores,
@@ -24,6 +23,7 @@ from retrace.segmentation.contacts import find_contacts
 from retrace.segmentation.fragments import highest_value, renumber, watershed_fragments
 from retrace.segmentation.lut import segment_lut, threshold_list
 from retrace.segmentation.merging import Merges, merge_regions
+from retrace.segmentation.region_graph import RegionGraph
 
 
 def _row() -> tuple[np.ndarray, np.ndarray]:

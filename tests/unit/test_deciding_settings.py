@@ -17,7 +17,7 @@ from retrace.files import digest
 from retrace.job import Job
 from retrace.planning.align import fit_job
 from retrace.planning.compare import compare_job
-from retrace.planning.evaluate import choose_job, nodes_job, score_job
+from retrace.planning.evaluate import choose_job, learn_job, nodes_job, score_job
 from retrace.planning.experiment import Planner
 from retrace.planning.export import EXPORT_JOBS, package_job
 from retrace.planning.fetch import fetch_job
@@ -37,6 +37,7 @@ JOBS: dict[str, Callable[[Planner, str], Job]] = {
     "predict": lambda p, n: predict_job(p, "phantom", n, "test_0"),
     "fragments": lambda p, n: fragments_job(p, "phantom", n, "test_0"),
     "segment": lambda p, n: segment_job(p, "phantom", n, "test_0"),
+    "learn": lambda p, n: learn_job(p, "phantom", n),
     "choose": lambda p, n: choose_job(p, "phantom", n),
     "score": lambda p, n: score_job(p, "phantom", n),
     "nodes": lambda p, n: nodes_job(p, "zfinch_paper", "mtlsd", "roi_11_micron"),

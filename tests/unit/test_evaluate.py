@@ -13,13 +13,13 @@ import pytest
 import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.comparison_rows import other_row
-from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons
 from retrace.evaluation.threshold_rules import DESCRIPTIONS, RULES
 from retrace.evaluation.voxelwise import open_predictions
 from retrace.formats.mongo_dump import write_documents
 from retrace.formats.source import Source
 from retrace.planning.scored_dataset import ScoredDataset
+from retrace.segmentation.region_graph import RegionGraph
 from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import create_volume
 from skeleton_tables import write_skeletons

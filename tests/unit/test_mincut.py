@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.mincut import MinCut, mincut
 from retrace.evaluation.skeletons import Skeletons
+from retrace.segmentation.region_graph import RegionGraph
 
 
 def skeletons(*lengths: int) -> Skeletons:

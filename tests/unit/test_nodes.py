@@ -15,7 +15,6 @@ import zarr
 
 import evaluate
 from retrace.errors import ConfigError, DataError
-from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.node_segments import NodeSegments
 from retrace.evaluation.nodes import (
     NodeTable,
@@ -27,6 +26,7 @@ from retrace.evaluation.nodes import (
 from retrace.evaluation.scores import skeleton_scores
 from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
+from retrace.segmentation.region_graph import RegionGraph
 from retrace.storage.manifest import check_manifest, write_manifest
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume, write_list

@@ -12,7 +12,7 @@ import zarr
 from scipy import ndimage
 
 import segment
-from retrace.config.workflow import Segment
+from retrace.config.workflow import MULTICUT, Segment
 from retrace.errors import ConfigError, DataError
 from retrace.planning.segment_settings import MUTEX, read_segmentation_settings
 from retrace.segmentation import volume
@@ -202,9 +202,9 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         read_segmentation_settings(settings)
 
 
-def test_config_offers_every_merge_function_and_the_mutex_watershed() -> None:
+def test_config_offers_every_merge_function_mutex_watershed_and_multicut() -> None:
     methods = get_args(Segment.model_fields["method"].annotation)
-    assert set(methods) == {*MERGE_FUNCTIONS, MUTEX}
+    assert set(methods) == {*MERGE_FUNCTIONS, MUTEX, MULTICUT}
 
 
 def test_channels_must_match_the_network(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Scores segmentations: chooses a threshold on validation volumes, scores test volumes.
 
     evaluate.py count   --settings JSON --store F.zarr --shard 1-of-8 --output tables.npz
+    evaluate.py learn   --settings JSON --fragments V=F.zarr ... --output classifier.safetensors
     evaluate.py choose  --settings JSON --fragments V=F.zarr ... --output threshold.json
     evaluate.py score   --settings JSON --fragments V=F.zarr ... --segmentation V=S.zarr ...
                         --threshold-file threshold.json --output evaluation.json --plot PNG
@@ -37,6 +38,7 @@ from retrace.evaluation.any_segmentation import (
     score_volumes,
 )
 from retrace.evaluation.coverage import is_partial, mask_warning, partial_warning
+from retrace.evaluation.edge_labels import write_classifier
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.inputs import ScoringInputs, read_counted
 from retrace.evaluation.jobs import write_counts, write_node_tables, write_scores, write_threshold
@@ -46,6 +48,7 @@ from retrace.files import write_json
 from retrace.geometry import NmBox, NmTriple, checked_voxel_size
 from retrace.planning.score_settings import (
     CountSettings,
+    LearningSettings,
     NodeSettings,
     ScoreSettings,
     ThresholdSettings,
@@ -82,6 +85,7 @@ def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()
     add_job(
         parser,
         file=file,
+        optional_file=["classifier"],
         files_by_name=["fragments", "masks", "segmentation"],
         file_lists_by_name=["fragment_tables", "segment_tables"],
     )
@@ -95,6 +99,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_store_options(verbs.add_parser("learn", help="train the classifier of edges"))
     _add_store_options(verbs.add_parser("choose", help="choose the threshold on validation"))
     scoring = verbs.add_parser("score", help="score the test volumes at the chosen threshold")
     _add_store_options(scoring, ["threshold_file"])
@@ -127,7 +132,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_node_verbs(verbs: Any) -> None:
     writing = verbs.add_parser("nodes", help="write the segments at skeleton nodes")
-    add_job(writing, file=["fragments", "threshold_file"])
+    add_job(writing, file=["fragments", "threshold_file"], optional_file=["classifier"])
     writing.add_argument("--output", required=True, type=Path, help="folder")
     scoring = verbs.add_parser("rescore", help="score a table of nodes")
     scoring.add_argument("table", type=Path, metavar="NODES.npz")
@@ -183,7 +188,7 @@ def run_rescore(args: argparse.Namespace) -> None:
 
 
 def run_scoring(args: argparse.Namespace) -> None:
-    """Chooses the threshold, or scores the test entries at it."""
+    """Learns edges, chooses the threshold, or scores the test entries at it."""
     tables = [*args.fragment_tables.values(), *args.segment_tables.values()]
     with recording_opened() as opened:
         inputs = ScoringInputs(
@@ -193,9 +198,12 @@ def run_scoring(args: argparse.Namespace) -> None:
             args.threads,
             read_counted(tables),
             [path for paths in tables for path in paths],
+            args.classifier,
             opened,
         )
-        if args.verb == "choose":
+        if args.verb == "learn":
+            write_classifier(check(LearningSettings, args.settings, WHERE), inputs, args.output)
+        elif args.verb == "choose":
             write_threshold(check(ThresholdSettings, args.settings, WHERE), inputs, args.output)
         else:
             settings = check(ScoreSettings, args.settings, WHERE)
@@ -211,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_rescore(args)
     elif args.verb == "nodes":
         node_settings = check(NodeSettings, args.settings, WHERE)
-        write_node_tables(node_settings, args.fragments, args.threshold_file, args.output)
+        files = args.fragments, args.threshold_file, args.output, args.classifier
+        write_node_tables(node_settings, *files)
     elif args.verb == "count":
         shard = shard_of(args.execution)
         count_settings = check(CountSettings, args.settings, WHERE)

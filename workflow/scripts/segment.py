@@ -41,8 +41,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     join = commands.add_parser("join", help="the segment of every fragment")
     apply = commands.add_parser("apply", help="segments at the threshold of the validation volumes")
     graph = ["fragments", "threshold_file"]
-    add_job(join, file=graph, has_settings=False)
-    add_job(apply, file=graph, optional_file=["lut"], has_settings=False, has_shard=True)
+    add_job(join, file=graph, optional_file=["classifier"], has_settings=False)
+    files = ["lut", "classifier"]
+    add_job(apply, file=graph, optional_file=files, has_settings=False, has_shard=True)
     for command in (fragments, edges, join, apply):
         command.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
@@ -62,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.command == "edges":
         write_edges(block_job(args, args.fragments))
     elif args.command == "join":
-        write_lookup_table(args.fragments, args.threshold_file, args.output)
+        write_lookup_table(args.fragments, args.threshold_file, args.output, args.classifier)
     else:
-        write_segmentation(
-            args.fragments, args.threshold_file, args.output, args.lut, shard_of(args.execution)
-        )
+        shard = shard_of(args.execution)
+        files = args.fragments, args.threshold_file, args.output, args.lut
+        write_segmentation(*files, shard, args.classifier)
 
 
 if __name__ == "__main__":

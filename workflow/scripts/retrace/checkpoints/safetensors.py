@@ -45,8 +45,16 @@ def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Pa
         name: tensor.detach().to("cpu").contiguous()
         for name, tensor in sorted(module.state_dict().items())
     }
+    return save_tensors(path, tensors, metadata)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+) -> Path:
+    """Writes contiguous tensors, sorted by name, and metadata atomically; see `save_model`."""
     text = {key: as_json(value) for key, value in sorted(metadata.items())}
-    return atomic_write(path, _with_metadata(save(tensors), {**text, **_digest_of(tensors, text)}))
+    text |= _digest_of(tensors, text)
+    return atomic_write(path, _with_metadata(save(dict(tensors)), text))
 
 
 def _digest_of(tensors: Mapping[str, torch.Tensor], text: Mapping[str, str]) -> dict[str, str]:

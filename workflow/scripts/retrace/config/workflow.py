@@ -95,12 +95,17 @@ class Blocks(SettingsModel):
     )
 
 
+MULTICUT = "multicut"
+"""The method that learns which fragments belong together."""
+
+
 class Segment(SettingsModel):
     """How affinities become a segmentation."""
 
     method: Literal[
         "mean",
         "mutex",
+        "multicut",
         "hist_quant_10",
         "hist_quant_25",
         "hist_quant_50",
@@ -111,7 +116,11 @@ class Segment(SettingsModel):
         "hist_quant_50_initmax",
         "hist_quant_75_initmax",
         "hist_quant_90_initmax",
-    ] = Field("hist_quant_75", description="How fragments are merged.")
+    ] = Field(
+        "hist_quant_75",
+        description="How fragments are merged. multicut: by a classifier of edges that is trained "
+        "on the validation entries.",
+    )
     fragments_in_xy: Literal["auto"] | Flag = Field(
         "auto", description="Watershed section by section; auto: if the data are anisotropic."
     )
@@ -132,6 +141,11 @@ class Segment(SettingsModel):
     block_context: Context = Field(
         (32, 32, 32), description="Voxels (z, y, x) that a block reads around itself."
     )
+
+
+def is_learned(segment: Segment) -> bool:
+    """Whether a classifier of edges, trained on validation entries, decides which join."""
+    return segment.method == MULTICUT
 
 
 class Evaluate(SettingsModel):

@@ -12,7 +12,7 @@ import numpy as np
 from retrace.errors import StateError
 from retrace.evaluation import untrained
 from retrace.evaluation.contingency import Contingency
-from retrace.evaluation.curve import RegionGraph, agglomerated, open_region_graph, threshold_curve
+from retrace.evaluation.curve import agglomerated, threshold_curve
 from retrace.evaluation.dataset import open_ground_truth, open_raw
 from retrace.evaluation.error_list import node_errors, voxel_errors
 from retrace.evaluation.error_shares import SHARE
@@ -27,6 +27,7 @@ from retrace.planning.score_settings import ScoreSettings
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
+from retrace.segmentation.region_graph import RegionGraph
 from retrace.storage.volumes import Volume, open_volume
 
 CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
@@ -98,7 +99,7 @@ class Evaluation:
         dataset, inputs = self.settings.dataset, self.inputs
         store = inputs.fragments_of(entry)
         segments = open_volume(inputs.segmentation_of(entry), "segments")
-        graph, fragments = open_region_graph(store), open_fragments(store)
+        graph, fragments = inputs.graph_of(entry), open_fragments(store)
         of_fragments, counted = inputs.count(dataset, entry, [fragments, segments])
         scores = score(counted.table)
         expected = score(agglomerated(of_fragments.table, graph, threshold))

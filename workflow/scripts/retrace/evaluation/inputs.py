@@ -18,6 +18,7 @@ from retrace.evaluation.tables import read_tables
 from retrace.planning.score_settings import ScoreSettings, ThresholdSettings
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.remote.addresses import is_address
+from retrace.segmentation.region_graph import RegionGraph, load_region_graph
 from retrace.storage.manifest import check_manifest
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import OpenedVolumes, Volume, open_volume
@@ -36,6 +37,8 @@ class ScoringInputs:
     threads: int = 1
     tables: Mapping[str, Counted] = field(default_factory=dict)
     table_files: Sequence[Path] = ()
+    classifier: Path | None = None
+    """Of edges, where fragments have features of edges instead of scores."""
     opened: OpenedVolumes = field(default_factory=list)
     """All volumes that were opened so far."""
     begun: float = field(default_factory=time.monotonic)
@@ -43,13 +46,18 @@ class ScoringInputs:
     def origin(self, settings: ThresholdSettings | ScoreSettings, *files: Path) -> dict[str, Any]:
         """The origin of the scores: all that was read, the settings, and the cost."""
         paths = settings.dataset.skeleton_paths()
-        read = [*files, *self.table_files, *(Path(p) for p in paths if not is_address(p))]
+        local = [Path(path) for path in paths if not is_address(path)]
+        read = [*files, *filter(None, [self.classifier]), *self.table_files, *local]
         seconds = time.monotonic() - self.begun
         return origin_of_opened(self.opened, read, settings.plain(), seconds)
 
     def fragments_of(self, entry: ScoredEntry) -> Path:
         """The store of fragments, after checking its manifest; ConfigError if there is none."""
         return _store(self.fragments, entry.volume, "fragments")
+
+    def graph_of(self, entry: ScoredEntry) -> RegionGraph:
+        """The region graph of an entry's volume."""
+        return load_region_graph(self.fragments_of(entry), self.classifier)
 
     def segmentation_of(self, entry: ScoredEntry) -> Path:
         """The store of segments, after checking its manifest; ConfigError if there is none."""

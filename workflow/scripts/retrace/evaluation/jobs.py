@@ -9,7 +9,6 @@ from pathlib import Path
 from retrace.errors import DataError
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.coverage import coverage_text, is_partial
-from retrace.evaluation.curve import open_region_graph
 from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.error_files import write_errors
 from retrace.evaluation.evaluate import Evaluation
@@ -29,6 +28,7 @@ from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSp
 from retrace.progress import progress
 from retrace.replacement import newest
 from retrace.segmentation.lut import threshold_list
+from retrace.segmentation.region_graph import load_region_graph
 from retrace.storage.manifest import check_manifest, input_digest, write_manifest
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import open_volume
@@ -101,7 +101,11 @@ def write_scores(
 
 
 def write_node_tables(
-    settings: NodeSettings, fragments: Path, threshold_file: Path, output: Path
+    settings: NodeSettings,
+    fragments: Path,
+    threshold_file: Path,
+    output: Path,
+    classifier: Path | None = None,
 ) -> None:
     """Writes a table for each set of skeletons of the volume's test entries; the manifest last.
 
@@ -109,7 +113,7 @@ def write_node_tables(
     """
     begin = time.monotonic()
     check_manifest(fragments)
-    volume, graph = open_fragments(fragments), open_region_graph(fragments)
+    volume, graph = open_fragments(fragments), load_region_graph(fragments, classifier)
     threshold = read_parsed(threshold_file, lambda chosen: float(chosen["threshold"]))
     thresholds = threshold_list(*settings.thresholds)
     entries = _entries_of(settings.dataset, "test", settings.volume)
@@ -123,7 +127,7 @@ def write_node_tables(
     files = {path.name: input_digest(path) for path in sorted(newest(output).iterdir())}
     write_manifest(
         output,
-        inputs=[fragments, threshold_file],
+        inputs=[fragments, threshold_file, *([classifier] if classifier else [])],
         settings=settings.plain(),
         seconds=time.monotonic() - begin,
         extra={"files": files},

@@ -15,10 +15,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.spatial import KDTree
 
-from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.node_segments import merging_segments
 from retrace.evaluation.skeletons import Skeletons
-from retrace.segmentation.lut import segment_lut
+from retrace.segmentation.lut import lut_of_pairs
+from retrace.segmentation.region_graph import RegionGraph
 
 CAPACITY = 1 << 20
 """Capacity of an edge of weight 1, as flows are whole numbers."""
@@ -66,7 +66,7 @@ def mincut(
     is counted separately and ignored by the cuts.
     """
     nodes = np.union1d(graph.edges.ravel(), node_fragments).astype(np.uint64)
-    lut = segment_lut(graph.edges, graph.scores, threshold, nodes)
+    lut = lut_of_pairs(graph.edges[graph.joined(threshold)], nodes)
     segments = lut[np.searchsorted(nodes, node_fragments)]
     splits, rejoined, unsplittable = 0, 0, 0
     for segment in merging_segments(skeletons.skeleton, segments, merge_threshold):
@@ -109,7 +109,7 @@ def _segment(
     members: np.ndarray,
 ) -> _Segment:
     """The graph of the fragments `members`; `at`: the nodes that can be separated."""
-    inside = (graph.scores <= np.float32(threshold)) & np.isin(graph.edges[:, 0], members)
+    inside = graph.joined(threshold) & np.isin(graph.edges[:, 0], members)
     ends = np.searchsorted(members, graph.edges[inside])
     weight = np.rint((1 - graph.scores[inside].astype(np.float64)) * CAPACITY).astype(np.int64)
     both = np.concatenate([ends, ends[:, ::-1]])

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from retrace.errors import DataError
-from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeleton_checks import check_shape
 from retrace.evaluation.skeleton_files import read_skeletons
@@ -22,6 +21,7 @@ from retrace.files import atomic_write
 from retrace.formats.label_ids import exact_integers
 from retrace.formats.npz import opened_npz
 from retrace.reading import read_bytes, reading_content, refuse_web_page
+from retrace.segmentation.region_graph import RegionGraph
 from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from retrace.evaluation.curve import agglomerated, open_region_graph, pooled
+from retrace.evaluation.curve import agglomerated, pooled
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score
@@ -30,7 +30,7 @@ def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict
     for entry in progress(entries, len(entries), "choose", "volumes"):
         store = inputs.fragments_of(entry)
         (counted,) = inputs.count(dataset, entry, [open_fragments(store)])
-        graph = open_region_graph(store)
+        graph = inputs.graph_of(entry)
         # Tables of large volumes are large, so that there is one at a time.
         tables = (agglomerated(counted.table, graph, value) for value in thresholds)
         rows = [(score(table), object_parts(table)) for table in tables]

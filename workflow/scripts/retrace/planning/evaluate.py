@@ -28,11 +28,13 @@ from retrace.planning.score_settings import (
     ClassMapSettings,
     CountedArray,
     CountSettings,
+    LearningSettings,
     NodeSettings,
     ScoreSettings,
     ThresholdSettings,
 )
 from retrace.planning.scored_dataset import ScoredDataset, ScoredSplit, ScoredVolume
+from retrace.planning.segment import classifier_of, graph_inputs
 from retrace.planning.targets import pair_target
 from retrace.storage.shards import shard_names
 
@@ -188,8 +190,10 @@ def count_job(
     )
 
 
-def choose_job(planner: Planner, dataset: str, network: str) -> Job:
-    """Chooses the threshold on the validation entries."""
+def _validation_inputs(
+    planner: Planner, dataset: str, network: str
+) -> tuple[dict[str, Files], list[str]]:
+    """The fragments and ground truth of the validation entries, and the files behind them."""
     data = planner.dataset(dataset)
     volumes = scored_volumes(planner, dataset, network, "validation")
     files = volume_files(data, volumes, ["labels"]) + skeleton_files(data, "validation")
@@ -199,7 +203,21 @@ def choose_job(planner: Planner, dataset: str, network: str) -> Job:
         "masks": mask_stores(data, volumes),
         "fragment_tables": _tables(planner, dataset, network, "validation", "fragments"),
     }
-    return Job(choose_settings(planner.config, data), inputs, files)
+    return inputs, files
+
+
+def choose_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Chooses the threshold on the validation entries."""
+    inputs, files = _validation_inputs(planner, dataset, network)
+    settings = choose_settings(planner.config, planner.dataset(dataset))
+    return Job(settings, {**inputs, **classifier_of(planner, dataset, network)}, files)
+
+
+def learn_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Trains the classifier of edges on the validation entries."""
+    inputs, files = _validation_inputs(planner, dataset, network)
+    scored = scored_dataset(planner.dataset(dataset), ["validation"], ["labels"])
+    return Job(LearningSettings(dataset=scored), inputs, files)
 
 
 def score_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -218,6 +236,7 @@ def score_job(planner: Planner, dataset: str, network: str) -> Job:
         "fragment_tables": _tables(planner, dataset, network, "test", "fragments"),
         "segment_tables": _tables(planner, dataset, network, "test", "segments"),
         "threshold_file": results(dataset, network, "threshold.json"),
+        **classifier_of(planner, dataset, network),
     }
     files = volume_files(data, volumes) + skeleton_files(data, "test")
     return Job(score_settings(planner.config, data), inputs, files)
@@ -256,13 +275,9 @@ def _voxelwise_job(
 def nodes_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
     """Writes the segment of each skeleton node at every threshold."""
     data = planner.dataset(dataset)
-    fragments = results(dataset, network, volume, "fragments.zarr")
-    inputs = {
-        "fragments": fragments,
-        "threshold_file": results(dataset, network, "threshold.json"),
-    }
+    inputs = graph_inputs(planner, dataset, network, volume)
     settings = nodes_settings(planner.config, data, volume)
-    return Job(settings, inputs, [manifest(fragments), *skeleton_files(data, "test")])
+    return Job(settings, inputs, [manifest(inputs["fragments"]), *skeleton_files(data, "test")])
 
 
 @pair_target("evaluate")

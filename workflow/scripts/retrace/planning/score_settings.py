@@ -25,6 +25,12 @@ class CountSettings(SettingsModel):
     array: CountedArray = Field(description="The array that is counted.")
 
 
+class LearningSettings(SettingsModel):
+    """What `evaluate.py learn` trains the classifier of edges on."""
+
+    dataset: ScoredDataset
+
+
 class ThresholdSettings(SettingsModel):
     """How `evaluate.py choose` chooses the threshold."""
 

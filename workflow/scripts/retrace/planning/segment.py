@@ -6,7 +6,7 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import head_names, interior_map
 from retrace.config.schema import check
-from retrace.config.workflow import WorkflowConfig
+from retrace.config.workflow import WorkflowConfig, is_learned
 from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import (
@@ -76,7 +76,7 @@ def segment_job(
     planner: Planner, dataset: str, network: str, volume: str, shard: str | None = None
 ) -> Job:
     """Joins fragments at the chosen threshold, in a volume or in one shard of it."""
-    inputs = _graph_inputs(dataset, network, volume)
+    inputs = graph_inputs(planner, dataset, network, volume)
     if shard is not None:
         inputs["lut"] = results(dataset, network, volume, "shards/lut.zarr")
     waits = [manifest(inputs["fragments"])]
@@ -85,15 +85,24 @@ def segment_job(
 
 def join_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
     """Finds the segment of every fragment, for all shards."""
-    inputs = _graph_inputs(dataset, network, volume)
+    inputs = graph_inputs(planner, dataset, network, volume)
     return Job({}, inputs, [manifest(inputs["fragments"])])
 
 
-def _graph_inputs(dataset: str, network: str, volume: str) -> dict[str, str]:
+def graph_inputs(planner: Planner, dataset: str, network: str, volume: str) -> dict[str, str]:
+    """What decides which fragments of a volume join."""
     return {
         "fragments": results(dataset, network, volume, "fragments.zarr"),
         "threshold_file": results(dataset, network, "threshold.json"),
+        **classifier_of(planner, dataset, network),
     }
+
+
+def classifier_of(planner: Planner, dataset: str, network: str) -> dict[str, str]:
+    """The classifier of edges as an input, where the method needs one."""
+    if not is_learned(planner.config.segment.complete()):
+        return {}
+    return {"classifier": results(dataset, network, "edge_classifier.safetensors")}
 
 
 @pair_target("segment")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from retrace.config.schema import check
-from retrace.config.workflow import Segment
+from retrace.config.workflow import Segment, is_learned
 from retrace.formats.source import Source
 from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
@@ -50,9 +50,9 @@ class SegmentationSettings(Segment):
         return self.method == MUTEX
 
     @property
-    def merge_function(self) -> str:
-        """The merge function of waterz."""
-        return self.method
+    def is_learned(self) -> bool:
+        """Whether a classifier scores edges, which needs their features."""
+        return is_learned(self)
 
     @field_validator("neighborhood")
     @classmethod

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from retrace.errors import DataError
 from retrace.files import read_json
 from retrace.geometry import VoxelBox, blocks, triple
 from retrace.progress import progress
 from retrace.segmentation.fragments import runs_of
-from retrace.segmentation.grid import FragmentIds, fragment_ids
-from retrace.segmentation.lut import components, joins
+from retrace.segmentation.grid import FragmentIds
+from retrace.segmentation.lut import components
+from retrace.segmentation.region_graph import RegionGraph, open_region_graph, stored_ids
 from retrace.storage.manifest import reading
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.unfinished import open_unfinished, write_complete_shards
@@ -47,50 +47,39 @@ def read_threshold(path: Path) -> float:
     return float(value)
 
 
-def _array(group: zarr.Group, name: str, store: Path) -> Any:
-    try:
-        return group[name]
-    except KeyError as error:
-        raise DataError(f"{store} has no array {name}; delete it and rerun `segment`") from error
-
-
 @dataclass(frozen=True)
 class FragmentGraph:
     """`fragments.zarr`: the fragments (Z, Y, X), their ids, and the region graph."""
 
     fragments: Volume
     ids: FragmentIds
-    edges: Any
-    """(E, 2) uint64."""
-    scores: Any
-    """(E,) float32; NaN: never joins."""
+    graph: RegionGraph
 
     def joined_pairs(self, threshold: float) -> Iterator[np.ndarray]:
         """The edges that join at `threshold`, as rows (E, 2) of the table of ids, in batches."""
-        for begin in range(0, self.scores.shape[0], EDGES_AT_ONCE):
+        for begin in range(0, self.graph.edges.shape[0], EDGES_AT_ONCE):
             part = slice(begin, begin + EDGES_AT_ONCE)
             with reading(self.fragments.name):
-                chosen = joins(self.scores[part], threshold)
-                edges = np.asarray(self.edges[part])[chosen]
+                chosen = self.graph.joined(threshold, part)
+                edges = np.asarray(self.graph.edges[part])[chosen]
             yield self.ids.rows(edges)
 
     def segments(self, threshold: float) -> np.ndarray:
         """The segment of every fragment, (N,) uint64: the smallest fragment id in the segment.
 
-        Memory: 24 bytes per fragment and EDGES_AT_ONCE edges, however many edges there are.
+        Memory: 24 bytes per fragment and EDGES_AT_ONCE edges, however many edges there are, unless
+        they are cut: then also all edges and their features.
         """
         ids = self.ids.ids()
         return ids[components(len(ids), self.joined_pairs(threshold))]
 
 
-def open_graph(store: Path) -> FragmentGraph:
-    """Opens `fragments.zarr`; DataError if an array is missing."""
-    group = open_group(store)
-    fragments = open_volume(store, "fragments")
+def open_graph(store: Path, classifier: Path | None = None) -> FragmentGraph:
+    """Opens `fragments.zarr`; DataError if an array is missing. See `open_region_graph`."""
+    graph, fragments = open_region_graph(store, classifier), open_volume(store, "fragments")
     with reading(store):
-        counts = np.asarray(_array(group, "counts", store)[...])
-    edges, scores = _array(group, "edges", store), _array(group, "scores", store)
-    return FragmentGraph(fragments, fragment_ids(fragments, counts), edges, scores)
+        ids = stored_ids(open_group(store), store)
+    return FragmentGraph(fragments, ids, graph)
 
 
 def relabelled(fragments: np.ndarray, ids: FragmentIds, segments: np.ndarray) -> np.ndarray:

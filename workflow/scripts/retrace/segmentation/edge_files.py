@@ -8,14 +8,13 @@ import numpy as np
 import zarr
 
 from retrace.reading import if_intact
+from retrace.segmentation.edge_columns import Columns, EdgeColumns
 from retrace.segmentation.grid import BlockGrid
+from retrace.segmentation.region_graph import EDGES
 from retrace.storage.block_journal import Journal, checksum
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import write_list
-
-EDGE_ROW = [("edge", np.uint64, 2), ("score", np.float32)]
-"""An edge in a file: the ids of its two fragments, and its merge score."""
 
 
 class EdgeFiles:
@@ -32,7 +31,7 @@ class EdgeFiles:
 
     def file(self, index: int) -> Path:
         """The file of the edges of block `index`."""
-        return self._work / f"edges_{index:06d}.npy"
+        return self._work / f"edges_{index:06d}.npz"
 
     def holds(self, index: int) -> bool:
         """Whether block `index` is done and its stored edges still have the recorded checksum."""
@@ -40,36 +39,34 @@ class EdgeFiles:
         if expected is None:
             return False
         path = self.file(index)
-        rows = if_intact(lambda: np.load(path), path)
-        return rows is not None and checksum([rows]) == expected
+        columns = if_intact(lambda: _read(path), path)
+        return columns is not None and checksum(columns.values()) == expected
 
-    def write(self, index: int, rows: np.ndarray, seconds: float) -> None:
-        """Stores the edges of block `index`, rows (E,) of EDGE_ROW."""
-        partial = self.file(index).with_suffix(".partial.npy")
-        np.save(partial, rows)
+    def write(self, index: int, columns: Columns, seconds: float) -> None:
+        """Stores the edges of block `index`."""
+        partial = self.file(index).with_suffix(".partial.npz")
+        np.savez(partial, allow_pickle=False, **columns)
         partial.replace(self.file(index))
         block = self.grid.blocks[index]
-        seconds = round(seconds, 3)
-        self.journal.note(block, checksum([rows]), edges=len(rows), seconds=seconds)
+        seconds, edges = round(seconds, 3), len(columns[EDGES])
+        self.journal.note(block, checksum(columns.values()), edges=edges, seconds=seconds)
 
 
-def sorted_rows(edges: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Rows (E,) of EDGE_ROW, sorted by their two ends, from edges (E, 2) and scores (E,)."""
-    rows = np.empty(len(edges), dtype=EDGE_ROW)
-    rows["edge"], rows["score"] = edges, scores
-    return rows[np.lexsort((edges[:, 1], edges[:, 0]))]
+def _read(path: Path) -> Columns:
+    with np.load(path) as columns:
+        return dict(columns)
 
 
-def write_graph(group: zarr.Group, files: EdgeFiles | None, method: str) -> int:
-    """Stores `edges` (E, 2) uint64 and `scores` (E,) float32, sorted by their ends; returns E.
+def write_graph(group: zarr.Group, files: EdgeFiles | None, columns: EdgeColumns) -> int:
+    """Stores the columns of all blocks of `files`, sorted by ids; returns the number of edges.
 
     Ids ascend from block to block, and an edge belongs to the block of its smaller end, so the
     edges of the blocks, one block after the other, are sorted. Without `files` there are none:
     the segments of the mutex watershed are final.
     """
     paths = [files.file(index) for index in files.mine] if files else []
-    none = np.empty(0, dtype=EDGE_ROW)
-    rows = np.concatenate([none, *(np.load(path) for path in paths)])
-    for name, values in (("edges", rows["edge"]), ("scores", rows["score"])):
-        write_list(group, name, values).attrs["method"] = method
-    return len(rows)
+    parts = [columns.empty(), *map(_read, paths)]
+    for name, attributes in columns.attributes.items():
+        values = np.concatenate([part[name] for part in parts])
+        write_list(group, name, values).attrs.update(attributes)
+    return sum(len(part[EDGES]) for part in parts)

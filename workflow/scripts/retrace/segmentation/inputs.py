@@ -12,7 +12,14 @@ from retrace.geometry import VoxelBox
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.segmentation.interior import from_interior
 from retrace.storage.manifest import check_manifest
-from retrace.storage.volumes import Volume, is_masked, mask_on_grid, open_source, open_volume
+from retrace.storage.volumes import (
+    Volume,
+    is_masked,
+    mask_on_grid,
+    open_group,
+    open_source,
+    open_volume,
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,8 @@ class SegmentationInputs:
 
     affinities: Volume
     mask: Volume | None = None
+    descriptors: Volume | None = None
+    """Local shape descriptors (D, Z, Y, X), where the prediction has them."""
 
     def is_masked(self, box: VoxelBox) -> bool:
         """Whether `box` has no tissue."""
@@ -43,7 +52,8 @@ def open_segmentation_inputs(
     check_manifest(prediction)
     affinities = open_affinities(prediction, settings.boundary)
     check_affinities(affinities, settings)
-    return SegmentationInputs(affinities, open_source(mask) if mask else None)
+    descriptors = open_volume(prediction, "lsds") if "lsds" in open_group(prediction) else None
+    return SegmentationInputs(affinities, open_source(mask) if mask else None, descriptors)
 
 
 def open_affinities(prediction: Path, boundary: str | None) -> Volume:

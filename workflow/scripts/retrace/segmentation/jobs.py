@@ -22,6 +22,7 @@ from retrace.planning.segment_settings import SegmentationSettings
 from retrace.records.record import work_digest
 from retrace.replacement import remove_afterwards
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
+from retrace.segmentation.edge_columns import edge_columns
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore
 from retrace.segmentation.inputs import SegmentationInputs, open_segmentation_inputs
@@ -38,7 +39,7 @@ from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume, open_group, open_volume, zarr_format_of
 from retrace.storage.zarr_writer import publish, write_list, writing
 
-WORK_FORMAT = 2
+WORK_FORMAT = 3
 """Version of the files in the scratch folder; a job does not resume from another version."""
 
 
@@ -115,6 +116,7 @@ def write_fragments(job: BlockJob) -> None:
     check_shard(job.shard, settings)
     inputs = job.open_inputs()
     work = job.scratch(inputs.mask)
+    columns = edge_columns(settings, inputs.descriptors)
     threads = blocks_at_once(inputs.affinities.box, settings)
     grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
     store = FragmentStore(
@@ -133,7 +135,7 @@ def write_fragments(job: BlockJob) -> None:
             files = None if settings.is_mutex else EdgeFiles(work, store.fragments, store.grid)
             if files:
                 make_edges(inputs, files, settings, threads)
-            facts["edges"] = write_graph(store.group, files, settings.method)
+            facts["edges"] = write_graph(store.group, files, columns)
     store.journal.keep(job.output)
     job.publish(inputs.mask, begin, facts)
     remove_afterwards(work)
@@ -156,18 +158,21 @@ def write_edges(job: BlockJob) -> None:
             make_edges(inputs, files, settings, threads)
     shutil.rmtree(job.partial, ignore_errors=True)
     group = zarr.open_group(job.partial, mode="w", zarr_format=settings.zarr_format)
-    edges = write_graph(group, None if settings.is_mutex else files, settings.method)
+    columns = edge_columns(settings, inputs.descriptors)
+    edges = write_graph(group, None if settings.is_mutex else files, columns)
     files.journal.keep(job.output)
     job.publish(inputs.mask, begin, {"blocks": len(files.mine), "edges": edges})
     remove_afterwards(work)
 
 
-def write_lookup_table(fragments: Path, threshold_file: Path, output: Path) -> None:
+def write_lookup_table(
+    fragments: Path, threshold_file: Path, output: Path, classifier: Path | None = None
+) -> None:
     """Writes `segments` (N,) uint64, the segment of every fragment, and the manifest last."""
     begin = time.monotonic()
     check_manifest(fragments)
     threshold = read_threshold(threshold_file)
-    graph = open_graph(fragments)
+    graph = open_graph(fragments, classifier)
     segments = graph.segments(threshold)
     with writing(output) as partial:
         zarr_format = zarr_format_of(graph.fragments)
@@ -175,7 +180,7 @@ def write_lookup_table(fragments: Path, threshold_file: Path, output: Path) -> N
         write_list(group, "segments", segments).attrs["threshold"] = threshold
     write_manifest(
         output,
-        inputs=[fragments, threshold_file],
+        inputs=[fragments, threshold_file, *([classifier] if classifier else [])],
         settings={},
         seconds=time.monotonic() - begin,
         extra=_joined(graph, segments, threshold),
@@ -207,6 +212,7 @@ def write_segmentation(
     output: Path,
     lookup_table: Path | None = None,
     shard: Shard = SINGLE_SHARD,
+    classifier: Path | None = None,
 ) -> None:
     """Writes `segmentation.zarr` (segments) and its manifest, the manifest last.
 
@@ -215,7 +221,7 @@ def write_segmentation(
     begin = time.monotonic()
     check_manifest(fragments)
     threshold = read_threshold(threshold_file)
-    graph = open_graph(fragments)
+    graph = open_graph(fragments, classifier)
     if lookup_table is None:
         segments = graph.segments(threshold)
     else:
@@ -224,7 +230,7 @@ def write_segmentation(
         voxels = write_segments(graph, segments, threshold, partial, shard)
     write_manifest(
         output,
-        inputs=[fragments, threshold_file, *([lookup_table] if lookup_table else [])],
+        inputs=[fragments, threshold_file, *filter(None, [lookup_table, classifier])],
         settings={},
         seconds=time.monotonic() - begin,
         extra={**_joined(graph, segments, threshold), "voxels": voxels, "shard": str(shard)},

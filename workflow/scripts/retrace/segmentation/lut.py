@@ -53,10 +53,17 @@ def segment_lut(
     joins. Both ends of an edge must be in `nodes`. Scores are compared in float32, as they are
     stored: an edge of score 0.3 joins at 0.3.
     """
+    return lut_of_pairs(np.asarray(edges)[joins(scores, threshold)], nodes)
+
+
+def lut_of_pairs(pairs: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """The segment of every fragment in `nodes`, (N,) uint64, of the `pairs` (P, 2) that join.
+
+    Both ends of a pair must be in `nodes`; the id of a segment is its smallest fragment id.
+    """
     order = np.argsort(nodes, kind="stable")
     sorted_nodes = np.asarray(nodes, dtype=np.uint64)[order]
-    chosen = np.asarray(edges)[joins(scores, threshold)]
-    ends = np.searchsorted(sorted_nodes, chosen)
+    ends = np.searchsorted(sorted_nodes, pairs)
     segments = np.empty(len(sorted_nodes), dtype=np.uint64)
     segments[order] = sorted_nodes[components(len(sorted_nodes), [ends])]
     return segments

@@ -13,8 +13,9 @@ from retrace.geometry import Triple, VoxelBox
 from retrace.machine_limits import usable_cores
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.progress import progress
-from retrace.segmentation.agglomerate import epsilon_agglomerate, region_graph
-from retrace.segmentation.edge_files import EDGE_ROW, EdgeFiles, sorted_rows
+from retrace.segmentation.agglomerate import epsilon_agglomerate
+from retrace.segmentation.edge_columns import BlockFragments, Columns, edge_columns
+from retrace.segmentation.edge_files import EdgeFiles
 from retrace.segmentation.fragment_store import FragmentStore
 from retrace.segmentation.fragments import (
     compact_ids,
@@ -141,8 +142,8 @@ def _make_edges(
     inputs: SegmentationInputs, files: EdgeFiles, settings: SegmentationSettings, index: int
 ) -> None:
     begin = time.monotonic()
-    rows = block_edges(inputs, files.fragments, files.grid, settings, index)
-    files.write(index, rows, time.monotonic() - begin)
+    columns = block_edges(inputs, files.fragments, files.grid, settings, index)
+    files.write(index, columns, time.monotonic() - begin)
 
 
 def block_edges(
@@ -151,27 +152,13 @@ def block_edges(
     grid: BlockGrid,
     settings: SegmentationSettings,
     index: int,
-) -> np.ndarray:
-    """The edges of block `index`, rows (E,) of EDGE_ROW.
-
-    An edge belongs to the block of its smaller id.
-    """
-    with_context = _with_context(grid.blocks[index], settings.block_context, grid.box)
+) -> Columns:
+    """What is stored of the edges of block `index`; see `edge_columns`."""
+    columns, block = edge_columns(settings, inputs.descriptors), grid.blocks[index]
+    with_context = _with_context(block, settings.block_context, grid.box)
     ids, compact = compact_ids(fragments.read(with_context))
-    if len(ids) == 1 or inputs.is_masked(grid.blocks[index]):
-        return np.empty(0, dtype=EDGE_ROW)
+    if len(ids) == 1 or inputs.is_masked(block):
+        return columns.empty()
     affinities, _ = inputs.read(with_context)
-    graph = region_graph(affinities, compact, settings.merge_function)
-    return _own_edges(*graph, ids, grid.first_id(index), grid.first_id(index + 1))
-
-
-def _own_edges(
-    edges: np.ndarray, scores: np.ndarray, ids: np.ndarray, lowest: int, highest: int
-) -> np.ndarray:
-    """The edges whose smaller fragment id is above `lowest` and at most `highest`.
-
-    `edges` (E, 2) are between compact ids, which `ids` maps to fragment ids.
-    """
-    named = ids[edges]
-    own = (named[:, 0] > lowest) & (named[:, 0] <= highest)
-    return sorted_rows(named[own], scores[own])
+    own = grid.first_id(index), grid.first_id(index + 1)
+    return columns.of(BlockFragments(block, with_context, affinities, compact, ids, *own))

@@ -14,7 +14,7 @@ from retrace.cropping import middle
 from retrace.device import uses_bf16
 from retrace.errors import DataError
 from retrace.evaluation.contingency import count_block
-from retrace.evaluation.curve import RegionGraph, best_threshold, pooled, threshold_curve
+from retrace.evaluation.curve import best_threshold, pooled, threshold_curve
 from retrace.evaluation.scores import Scores
 from retrace.files import digest
 from retrace.geometry import NmTriple
@@ -22,6 +22,7 @@ from retrace.planning.train_settings import TrainingDataset, TrainSettings
 from retrace.segmentation.agglomerate import region_graph
 from retrace.segmentation.fragments import renumber, watershed_fragments
 from retrace.segmentation.lut import threshold_list
+from retrace.segmentation.region_graph import RegionGraph
 from retrace.training.task import Batch, Measurement, Picture, Task
 from retrace.training.validation import FixedBatches, mean_values
 from retrace.training.validation_picture import validation_image

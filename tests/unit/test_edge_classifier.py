@@ -1,0 +1,233 @@
+"""The learned agglomeration: features of edges, the forest and its file, and the multicut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrace.errors import DataError
+from retrace.segmentation.edge_classifier import (
+    ARRAYS,
+    EdgeClassifier,
+    Forest,
+    digest_of,
+    read_classifier,
+    save_classifier,
+)
+from retrace.segmentation.edge_features import (
+    CONTACT_NAMES,
+    QUANTILES,
+    EdgeTable,
+    contact_features,
+    edge_table,
+    fragment_features,
+    fragment_names,
+)
+from retrace.segmentation.multicut import attraction, joined_edges
+from retrace.segmentation.region_graph import MulticutGraph
+
+
+def _noise(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Affinities, descriptors and 27 fragments, uint8."""
+    rng = np.random.default_rng(seed)
+    fragments = np.arange(1, 28).reshape(3, 3, 3)
+    for axis, count in enumerate((4, 5, 6)):
+        fragments = fragments.repeat(count, axis)
+    affinities = rng.integers(0, 256, (3, *fragments.shape), dtype=np.uint8)
+    return affinities, rng.integers(0, 256, (10, *fragments.shape), dtype=np.uint8), fragments
+
+
+def test_features_of_contacts_are_those_of_numpy() -> None:
+    affinities, _, fragments = _noise()
+    edges, features = contact_features(affinities, fragments)
+    assert len(edges) == 54
+    along_x = edges.tolist().index([1, 2])
+    faces = affinities[2, :4, :5, 6].ravel() / np.float32(255)
+    expected = [*np.percentile(faces, QUANTILES), faces.mean(), faces.std(), faces.max(), 20]
+    np.testing.assert_allclose(features[along_x], expected, rtol=1e-5)
+
+
+def test_features_of_fragments_are_their_means() -> None:
+    affinities, descriptors, fragments = _noise()
+    features = fragment_features(affinities, descriptors, fragments)
+    assert features.shape == (27, len(fragment_names(10)))
+    inside = fragments == 5
+    means = [affinities[:, inside].mean() / 255, *descriptors[:, inside].mean(1) / 255]
+    np.testing.assert_allclose(features[4], [120, *means], rtol=1e-5)
+    without = fragment_features(affinities, None, fragments)
+    np.testing.assert_array_equal(without, features[:, :2])
+
+
+def test_all_features_do_not_depend_on_the_order_of_the_two_fragments() -> None:
+    affinities, descriptors, fragments = _noise()
+    edges, contacts = contact_features(affinities, fragments)
+    of_fragments, names = fragment_features(affinities, descriptors, fragments), fragment_names(10)
+    table = edge_table(contacts, of_fragments, names, edges - 1)
+    turned = edge_table(contacts, of_fragments, names, edges[:, ::-1] - 1)
+    assert table.values.shape == (54, len(table.names)) == (54, 26)
+    np.testing.assert_array_equal(table.values, turned.values)
+    assert np.isfinite(table.values).all()
+    assert (table.faces == contacts[:, CONTACT_NAMES.index("faces")]).all()
+    without = edge_table(contacts, of_fragments[:, :2], names[:2], edges - 1)
+    assert set(without.names) < set(table.names)
+
+
+def _bottleneck() -> tuple[np.ndarray, np.ndarray]:
+    """Two objects of 4 fragments, each a ring with a diagonal, and one edge between the objects."""
+    ring = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [0, 2]])
+    return _sorted(np.concatenate([ring, ring + 4, [[3, 4]]]), np.array([0.2] * 10 + [0.45]))
+
+
+def _sorted(edges: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    return (edges[order], *(value[order] for value in values))
+
+
+def test_a_bottleneck_that_attracts_a_little_joins_at_high_thresholds_alone() -> None:
+    edges, scores = _bottleneck()
+    graph = MulticutGraph(edges.astype(np.uint64) + 1, scores, np.ones(11))
+    ids = np.arange(9, dtype=np.uint64)
+    assert graph.segments(ids, 0.4).tolist() == [0, 1, 1, 1, 1, 5, 5, 5, 5]
+    assert graph.segments(ids, 0.5).tolist() == [0, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert graph.segments(ids, 0.0).tolist() == ids.tolist()
+
+
+def test_edges_that_repel_outvote_one_that_attracts() -> None:
+    """Connected components would join all six fragments, for one edge attracts."""
+    first, second = [[0, 1], [0, 2], [1, 2]], [[3, 4], [3, 5], [4, 5]]
+    edges = np.array([*first, *second, [0, 3], [1, 4], [2, 5]])
+    scores, large = np.array([0.1] * 6 + [0.3, 0.8, 0.8]), np.array([1.0] * 6 + [64, 1, 1])
+    edges, scores, large, between = _sorted(edges, scores, large, np.arange(9) > 5)
+    joined = joined_edges(6, edges, attraction(scores, np.ones(9), 0.5))
+    np.testing.assert_array_equal(joined, ~between)
+    # The contact that attracts is large now: it outvotes the others.
+    assert joined_edges(6, edges, attraction(scores, large, 0.5)).all()
+
+
+def test_an_edge_at_the_threshold_has_no_weight() -> None:
+    weights = attraction(np.array([0.3, 0.2, 0.4, 0.2]), np.array([9.0, 1, 1, 4]), 0.3)
+    assert weights[0] == 0 < weights[1] == weights[3] / 2
+    assert weights[2] < 0
+
+
+def test_a_multicut_is_the_same_each_time_and_its_edges_are_the_components() -> None:
+    rng = np.random.default_rng(0)
+    edges = np.unique(np.sort(rng.integers(0, 300, (2000, 2)), axis=1), axis=0)
+    edges = edges[edges[:, 0] < edges[:, 1]]
+    weights = rng.normal(size=len(edges))
+    first = joined_edges(300, edges, weights)
+    np.testing.assert_array_equal(first, joined_edges(300, edges, weights))
+    assert 0 < first.sum() < len(edges)
+    graph = MulticutGraph(edges.astype(np.uint64), rng.random(len(edges)), np.ones(len(edges)))
+    ids = np.arange(300, dtype=np.uint64)
+    segments = graph.segments(ids, 0.5)
+    inside = segments[edges[:, 0]] == segments[edges[:, 1]]
+    np.testing.assert_array_equal(inside, graph.joined(0.5))
+
+
+def _labelled(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(400, 5)).astype(np.float32)
+    return features, features[:, 0] + features[:, 1] + rng.normal(size=400) / 2 > 0
+
+
+def test_the_arrays_give_scikit_learns_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    from retrace.segmentation import edge_training
+
+    monkeypatch.setattr(edge_training, "TREES", 30)
+    features, different = _labelled()
+    forest, out_of_bag = edge_training.train_forest(features, different)
+    theirs = ensemble.RandomForestClassifier(
+        30, min_samples_leaf=3, max_samples=400, oob_score=True, random_state=edge_training.SEED
+    ).fit(features, different)
+    more = np.random.default_rng(1).normal(size=(1000, 5)).astype(np.float32)
+    np.testing.assert_allclose(forest.scores(more), theirs.predict_proba(more)[:, 1], atol=1e-12)
+    np.testing.assert_array_equal(out_of_bag, theirs.oob_decision_function_[:, 1])
+    right = (out_of_bag > 0.5) == different
+    assert 0.8 < right.mean() < ((forest.scores(features) > 0.5) == different).mean()
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_edges_of_one_kind_are_refused(kind: bool) -> None:
+    from retrace.segmentation.edge_training import train_forest
+
+    with pytest.raises(DataError, match=r"all 400 labelled edges .* needs edges of both kinds"):
+        train_forest(_labelled()[0], np.full(400, kind))
+
+
+def _forest(**changed: np.ndarray) -> Forest:
+    """A tree with two leaves, and a tree that is a leaf."""
+    arrays = {
+        "starts": np.array([0, 3, 4]),
+        "feature": np.array([1, 0, 0, 0]),
+        "threshold": np.array([0.5, -2.0, -2.0, -2.0]),
+        "left": np.array([1, -1, -1, -1]),
+        "right": np.array([2, -1, -1, -1]),
+        "score": np.array([0.5, 0.0, 1.0, 0.4]),
+    }
+    assert set(arrays) == set(ARRAYS)
+    return Forest(**{**arrays, **changed})
+
+
+EDGES = np.array([[1, 2], [1, 3], [2, 3]], np.uint64)
+
+
+def _classifier(forest: Forest) -> EdgeClassifier:
+    trained = {digest_of(EDGES): (np.array([2]), np.array([0.25]))}
+    return EdgeClassifier(forest, ("size", "mean"), trained)
+
+
+def _table(*names: str) -> EdgeTable:
+    return EdgeTable(names, np.array([[0, 0.5], [0, 0.6], [0, 0.6]], np.float32), np.ones(3))
+
+
+def test_a_classifier_is_read_as_it_was_written(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        save_classifier(tmp_path / name, _classifier(_forest()), {"edges": 3})
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    classifier = read_classifier(tmp_path / "first")
+    scores = classifier.scores(EDGES, _table("size", "mean"))
+    np.testing.assert_allclose(scores, [0.2, 0.7, 0.25])  # the last one is out of bag
+    others = classifier.scores(EDGES[:, ::-1], _table("size", "mean"))
+    np.testing.assert_allclose(others, [0.2, 0.7, 0.7])
+    with pytest.raises(DataError, match="other features than these fragments: lsds, size"):
+        classifier.scores(EDGES, _table("lsds", "mean"))
+
+
+HOSTILE = {
+    "a cycle": {"left": np.array([0, -1, -1, -1])},
+    "a child in another tree": {"right": np.array([3, -1, -1, -1])},
+    "one child": {"right": np.array([-1, -1, -1, -1])},
+    "a child out of range": {"right": np.array([9, -1, -1, -1])},
+    "a feature out of range": {"feature": np.array([2, 0, 0, 0])},
+    "a negative feature": {"feature": np.array([-1, 0, 0, 0])},
+    "no number": {"threshold": np.array([np.nan, 0, 0, 0])},
+    "no probability": {"score": np.array([0.5, 0, 1.5, 0.4])},
+    "NaN as probability": {"score": np.array([0.5, 0, np.nan, 0.4])},
+    "another size": {"score": np.array([0.5, 0, 1])},
+    "another type": {"left": np.array([1.0, -1, -1, -1])},
+    "an empty tree": {"starts": np.array([0, 0, 4])},
+    "nodes of no tree": {"starts": np.array([0, 3])},
+    "no tree": {"starts": np.array([0])},
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_an_impossible_forest_is_refused(fault: str, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "c.safetensors", _classifier(_forest(**HOSTILE[fault])), {})
+    with pytest.raises(DataError, match=r"c\.safetensors is no classifier of edges: .*; delete it"):
+        read_classifier(tmp_path / "c.safetensors")
+
+
+def test_out_of_bag_scores_of_other_edges_are_refused(tmp_path: Path) -> None:
+    trained = {digest_of(EDGES): (np.array([3]), np.array([0.25]))}
+    classifier = EdgeClassifier(_forest(), ("size", "mean"), trained)
+    with pytest.raises(DataError, match="out-of-bag"):
+        classifier.scores(EDGES, _table("size", "mean"))
+    negative = {"x": (np.array([-1]), np.array([0.25]))}
+    save_classifier(tmp_path / "c", EdgeClassifier(_forest(), ("size", "mean"), negative), {})
+    with pytest.raises(DataError, match="out-of-bag"):
+        read_classifier(tmp_path / "c")
