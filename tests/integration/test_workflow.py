@@ -21,7 +21,8 @@ import tiny_workflow
 from retrace.planning.earlier_jobs import earlier_jobs
 from retrace.planning.estimate import estimate
 from retrace.planning.work import MVOXEL, Work
-from retrace.storage.volumes import open_volume
+from retrace.segmentation.edge_classifier import read_classifier
+from retrace.storage.volumes import open_group, open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
 
@@ -277,3 +278,22 @@ def test_a_second_workflow_in_the_same_folder_is_refused(
 def test_a_picture_of_the_results(snakemake: Callable[..., str], place: Path) -> None:
     snakemake("view_phantom_tiny_baseline")
     assert (results(place, "baseline") / "view.png").stat().st_size > 20_000
+
+
+def test_joining_that_is_learned(snakemake: Callable[..., str], place: Path) -> None:
+    """Edges of validation entries train a classifier, whose multicuts are scored and segmented."""
+    config = ("iterations=2", "segment={method: multicut, thresholds: [0, 1, 0.2]}")
+    snakemake("evaluate_phantom_tiny_baseline", config=config)
+    folder = results(place, "baseline")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    curve = evaluation["volumes"]["test_0"]["curve"]
+    assert [row["threshold"] for row in curve] == [0, 0.2, 0.4, 0.6, 0.8]
+    fragments = evaluation["volumes"]["test_0"]["fragments"]
+    assert curve[0]["voi_sum"] == fragments["voi_sum"], "at 0 nothing joins"
+    assert len({row["voi_sum"] for row in curve}) > 1
+    classifier = read_classifier(folder / "edge_classifier.safetensors")
+    assert "difference_lsds_0" not in classifier.names
+    graph = open_group(folder / "test_0" / "fragments.zarr")
+    assert "scores" not in graph
+    again = snakemake("evaluate_phantom_tiny_baseline", "-n", config=config)
+    assert "Nothing to be done" in again

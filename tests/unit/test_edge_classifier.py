@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrace.errors import DataError
+import segment
+import sharded
+from retrace.errors import ConfigError, DataError
+from retrace.evaluation.contingency import Contingency
+from retrace.evaluation.edge_labels import labelled_edges
 from retrace.segmentation.edge_classifier import (
     ARRAYS,
     EdgeClassifier,
@@ -25,8 +29,19 @@ from retrace.segmentation.edge_features import (
     fragment_features,
     fragment_names,
 )
+from retrace.segmentation.fragments import compact_ids
+from retrace.segmentation.grid import FragmentIds
 from retrace.segmentation.multicut import attraction, joined_edges
-from retrace.segmentation.region_graph import MulticutGraph
+from retrace.segmentation.region_graph import (
+    MulticutGraph,
+    StoredFeatures,
+    open_region_graph,
+    read_features,
+)
+from retrace.storage.manifest import write_manifest
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
+from unit.test_segment import OFFSET_NM, VOXEL_SIZE_NM, fragments_arguments, make_prediction
 
 
 def _noise(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -231,3 +246,63 @@ def test_out_of_bag_scores_of_other_edges_are_refused(tmp_path: Path) -> None:
     save_classifier(tmp_path / "c", EdgeClassifier(_forest(), ("size", "mean"), negative), {})
     with pytest.raises(DataError, match="out-of-bag"):
         read_classifier(tmp_path / "c")
+
+
+def _add_descriptors(folder: Path) -> np.ndarray:
+    """Adds descriptors to the prediction in `folder`."""
+    store = folder / "prediction.zarr"
+    values = np.random.default_rng(3).integers(0, 256, (10, 16, 40, 44), dtype=np.uint8)
+    place = {"voxel_size_nm": VOXEL_SIZE_NM, "offset_nm": OFFSET_NM}
+    chunks = (10, 8, 32, 32)
+    array = create_volume(store, "lsds", shape=values.shape, chunks=chunks, dtype=np.uint8, **place)
+    array[...] = values
+    write_manifest(store, inputs=[], settings={}, seconds=0)
+    return values
+
+
+def test_features_do_not_depend_on_blocks_and_shards(tmp_path: Path) -> None:
+    settings = sharded.SETTINGS | {"method": "multicut"}
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for folder in (tmp_path, whole):
+        prediction = make_prediction(folder)
+        descriptors = _add_descriptors(folder)
+    segment.main(fragments_arguments(whole, **settings))
+    stored = sharded.arrays(whole / "fragments.zarr")
+    assert "scores" not in stored
+    sharded.make_fragments(tmp_path, 3, settings)
+    in_shards = sharded.arrays(sharded.make_graph(tmp_path, 3, settings))
+    assert set(in_shards) == set(stored)
+    for name, values in stored.items():
+        np.testing.assert_array_equal(in_shards[name], values, err_msg=name)
+    # The same features of the same fragments, of the volume without blocks.
+    ids, compact = compact_ids(stored["fragments"])
+    affinities = np.asarray(open_volume(prediction, "affs").array[...])
+    edges, features = contact_features(affinities, compact)
+    np.testing.assert_array_equal(stored["edges"], ids[edges])
+    np.testing.assert_array_equal(stored["edge_features"], features)
+    of_fragments = fragment_features(affinities, descriptors, compact)
+    np.testing.assert_array_equal(stored["fragment_features"], of_fragments)
+    read = read_features(whole / "fragments.zarr")
+    assert len(read.table.names) == 26 and len(read.voxels) == len(ids) - 1
+
+
+def test_a_store_with_features_needs_its_classifier(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    segment.main(fragments_arguments(tmp_path, method="multicut", fragments_in_xy=True))
+    with pytest.raises(ConfigError, match="which need a classifier; give --classifier FILE"):
+        open_region_graph(tmp_path / "fragments.zarr")
+    save_classifier(tmp_path / "c.safetensors", _classifier(_forest()), {})
+    with pytest.raises(DataError, match="other features than these fragments"):
+        open_region_graph(tmp_path / "fragments.zarr", tmp_path / "c.safetensors")
+
+
+def test_only_fragments_that_are_mostly_labelled_are_learned_from() -> None:
+    """Fragment 4 has few labelled voxels, and 5 none; edges lie along the row 1 ... 5."""
+    edges = np.array([[1, 2], [2, 3], [3, 4], [4, 5]], np.uint64)
+    ids = FragmentIds(1000, np.array([5]))
+    stored = StoredFeatures(edges, EdgeTable((), np.empty((4, 0)), np.ones(4)), ids, np.full(5, 10))
+    segments, objects, counts = np.array([[1, 7, 9], [1, 8, 1], [2, 7, 5], [3, 8, 10], [4, 8, 4]]).T
+    table = Contingency(segments.astype(np.uint64), objects.astype(np.uint64), counts)
+    rows, different = labelled_edges(stored, table)
+    assert rows.tolist() == [0, 1] and different.tolist() == [False, True]

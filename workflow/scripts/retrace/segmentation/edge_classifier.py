@@ -152,7 +152,10 @@ def save_classifier(path: Path, classifier: EdgeClassifier, facts: Mapping[str, 
     arrays = {name: getattr(classifier.forest, name) for name in ARRAYS}
     for index, (rows, scores) in enumerate(classifier.trained.values()):
         arrays |= {f"rows_{index}": rows, f"out_of_bag_{index}": scores}
-    tensors = {name: torch.from_numpy(array) for name, array in sorted(arrays.items())}
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in sorted(arrays.items())
+    }
     content = {"features": list(classifier.names), "volumes": list(classifier.trained)}
     save_tensors(path, tensors, {**facts, **content})
 
