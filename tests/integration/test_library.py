@@ -30,6 +30,7 @@ DISTRIBUTIONS = {
     "cc3d": "connected-components-3d",
     "google_crc32c": "google-crc32c",
     "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
     "botocore": "boto3",
     "bson": "pymongo",
@@ -37,10 +38,17 @@ DISTRIBUTIONS = {
 }
 """Modules that have another name than the package that installs them."""
 OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli", "rocrate", "openvino"}
-OPTIONAL |= {"networkx", "bioimage_cpp", "pyfqmr", "simplejpeg", "compressed_segmentation"}
+OPTIONAL |= {
+    "networkx",
+    "bioimage_cpp",
+    "pyfqmr",
+    "sklearn",
+    "simplejpeg",
+    "compressed_segmentation",
+}
 """Modules of the extras, or of what they install."""
 EXTRAS = {"neuroglancer", "selenium", "cloud-volume", "rocrate", "openvino", "imagecodecs"}
-EXTRAS |= {"itables", "networkx", "plotly", "bioimage-cpp", "pyfqmr"}
+EXTRAS |= {"itables", "networkx", "plotly", "bioimage-cpp", "pyfqmr", "scikit-learn"}
 """Packages of the extras. tifffile imports imagecodecs; cloud-volume brotli and the others."""
 
 CHECKED = """
