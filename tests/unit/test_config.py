@@ -24,6 +24,7 @@ from retrace.job import Job
 from retrace.planning import evaluate, fetch, mask, paths, predict, segment, train, view
 from retrace.planning.experiment import Planner
 from retrace.planning.program_files import SCRIPTS
+from retrace.planning.validation_checks import check_learned
 from run_config import run_config
 
 CONFIG = run_config().plain()
@@ -258,6 +259,18 @@ def test_incompatible_pairs_are_refused(
 
     with pytest.raises(ConfigError, match=message):
         compatibility.check_pair(data, networks.network_for(network, data), verb)
+
+
+def test_learned_joining_needs_labels_apart_from_test_entries() -> None:
+    multicut, data = Segment(method="multicut"), datasets.load_dataset("phantom")
+    check_learned(multicut, data)
+    without = data.model_copy(update={"validation": ()})
+    check_learned(Segment(), without)
+    with pytest.raises(ConfigError, match="dataset 'phantom' has none with labels that is apart"):
+        check_learned(multicut, without)
+    both = data.model_copy(update={"validation": (*data.validation, *data.test)})
+    with pytest.raises(ConfigError, match=r"entry 'test_0' of dataset 'phantom' overlaps a test"):
+        check_learned(multicut, both)
 
 
 def test_mutex_needs_far_neighbours() -> None:

@@ -19,7 +19,7 @@ from retrace.config.networks import (
     networks_that_align,
 )
 from retrace.config.splits import scorable
-from retrace.config.workflow import Segment, is_learned
+from retrace.config.workflow import Segment
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError
 
@@ -188,18 +188,6 @@ def check_segmentation(segment: Segment, shards: int, network: NetworkSettings) 
         raise ConfigError(
             f"`shards: {shards}` needs blocks that the shards divide; set `segment: block_shape` "
             "(z, y, x voxels), for example [256, 512, 512]"
-        )
-
-
-def check_learned(segment: Segment, dataset: DatasetBase) -> None:
-    """Refuses a method that learns where no validation entry has labels."""
-    if not is_learned(segment) or not isinstance(dataset, Dataset):
-        return
-    if not any(dataset.volumes[entry.volume].labels for entry in dataset.validation):
-        raise ConfigError(
-            f"segment.method {segment.method!r} learns from validation entries, and dataset "
-            f"{dataset.name!r} has none with labels; add a `validation` entry to "
-            f"config/datasets/{dataset.name}.yaml, or take hist_quant_75"
         )
 
 

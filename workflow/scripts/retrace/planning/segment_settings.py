@@ -54,6 +54,16 @@ class SegmentationSettings(Segment):
         """Whether a classifier scores edges, which needs their features."""
         return is_learned(self)
 
+    @property
+    def joining(self) -> str:
+        """How fragments are joined, in words: `they were ...`."""
+        if self.is_learned:
+            return (
+                "joined by a multicut of the probabilities of a random forest, which was trained "
+                "on the labels of the validation entries"
+            )
+        return f"agglomerated with {self.method}"
+
     @field_validator("neighborhood")
     @classmethod
     def _begins_with_direct_neighbors(cls, offsets: tuple[Offset, ...]) -> tuple[Offset, ...]:

@@ -9,7 +9,7 @@ from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
 from retrace.config.splits import overlaps
-from retrace.config.workflow import WorkflowConfig
+from retrace.config.workflow import Segment, WorkflowConfig, is_learned
 from retrace.errors import ConfigError
 from retrace.formats.source import Region
 from retrace.geometry import VoxelBox
@@ -33,6 +33,30 @@ def labelled_validation(dataset: Dataset) -> list[Entry]:
 def _is_tested(dataset: Dataset, entry: Entry) -> bool:
     tested = (other for other in dataset.test if other.volume == entry.volume)
     return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
+
+
+def check_learned(segment: Segment, dataset: Dataset) -> None:
+    """ConfigError if joining fragments is learned and there is nothing to learn it from.
+
+    Labels of test entries must not be learned from, and they are not where entries overlap.
+    """
+    if not is_learned(segment):
+        return
+    apart = labelled_validation(dataset)
+    what = f"segment.method {segment.method!r} learns from the labels of validation entries, and"
+    if not apart:
+        raise ConfigError(
+            f"{what} dataset {dataset.name!r} has none with labels that is apart from its test "
+            f"entries; add one under `validation` in config/datasets/{dataset.name}.yaml, or take "
+            "hist_quant_75"
+        )
+    for entry in dataset.validation:
+        if entry not in apart and dataset.volumes[entry.volume].labels is not None:
+            raise ConfigError(
+                f"{what} the entry {entry.volume!r} of dataset {dataset.name!r} overlaps a test "
+                f"entry; correct its `roi_nm` in config/datasets/{dataset.name}.yaml, or take "
+                "hist_quant_75"
+            )
 
 
 def boxes_of_test(dataset: Dataset, volume: str) -> tuple[Region, ...]:

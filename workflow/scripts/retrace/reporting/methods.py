@@ -57,8 +57,8 @@ def _segmentation(
     dimensions = "section by section" if segment.fragments_in_xy else "in three dimensions"
     chosen = _and([_entry(entry) for entry in dataset.validation])
     return (
-        f"Fragments came from a watershed {dimensions} and were agglomerated with "
-        f"{segment.method}; the threshold {evaluation['threshold']:g} was chosen on {chosen} "
+        f"Fragments came from a watershed {dimensions} and were {segment.joining}; "
+        f"the threshold {evaluation['threshold']:g} was chosen on {chosen} "
         f"({evaluation['threshold_rule']})."
     )
 
