@@ -306,3 +306,24 @@ def test_only_fragments_that_are_mostly_labelled_are_learned_from() -> None:
     table = Contingency(segments.astype(np.uint64), objects.astype(np.uint64), counts)
     rows, different = labelled_edges(stored, table)
     assert rows.tolist() == [0, 1] and different.tolist() == [False, True]
+
+
+def test_the_programs_join_and_apply_cut_with_the_classifier(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    segment.main(fragments_arguments(tmp_path, **sharded.SETTINGS, method="multicut"))
+    store, file = tmp_path / "fragments.zarr", tmp_path / "c.safetensors"
+    names = read_features(store).table.names
+    save_classifier(file, EdgeClassifier(_forest(), names, {}), {})
+    (tmp_path / "threshold.json").write_text('{"threshold": 0.5}')
+    places = {"fragments": store, "threshold-file": tmp_path / "threshold.json"}
+    options = sharded.options(**places, classifier=file)
+    lut = tmp_path / "lut.zarr"
+    segment.main(["join", *options, "--output", str(lut)])
+    for name, more in (("first", []), ("second", ["--lut", str(lut)])):
+        segment.main(["apply", *options, *more, "--output", str(tmp_path / f"{name}.zarr")])
+    fragments = sharded.arrays(store)["fragments"]
+    expected = open_region_graph(store, file).segments(fragments, 0.5)
+    for name in ("first", "second"):
+        segments = sharded.arrays(tmp_path / f"{name}.zarr")["segments"]
+        np.testing.assert_array_equal(segments, expected)
+    assert 1 < len(np.unique(expected)) < len(np.unique(fragments))
