@@ -1,11 +1,13 @@
 """Scores with their spread: several seeds and budgets, all choices from validation alone.
 
     python benchmarks/protocol.py --iterations 400 1174 3900        # about 2 h on 2 cores with AMX
+    python benchmarks/protocol.py --methods hist_quant_75 multicut --iterations 3900
     python benchmarks/protocol.py --experiments vnc_nc/n4 --iterations 1000
 
 For each seed a folder; in it, trainings go on from one number of iterations to the next. At each
-number the experiment is predicted, segmented and scored as `snakemake evaluate_D_N` does: the
-threshold comes from the validation entries, the score from the test entries. Printed are the mean
+number the experiment is predicted, segmented by each of the methods, and scored as
+`snakemake evaluate_D_N` does: the threshold comes from the validation entries, the score from the
+test entries. Printed are the mean
 over seeds and the standard deviation (n - 1) of the scores, the budget in core-seconds with the
 rate of the machine's matrix products, the VOI on validation during training, and what each rule
 that chooses a threshold (docs/reference/metrics.md) gives on the test entries. What has been scored
@@ -15,6 +17,7 @@ is kept in FOLDER/scored.json and not done again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -29,7 +32,7 @@ from machine import describe_machine, matrix_rate, table
 
 METRICS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
 HEADING = (
-    *("experiment", "iterations", "core-seconds", "VOI split", "VOI merge", "VOI"),
+    *("experiment", "method", "iterations", "core-seconds", "VOI split", "VOI merge", "VOI"),
     *("adapted Rand error", "threshold", "best VOI of the curve", "fragments joined"),
     "VOI on validation, training",
 )
@@ -44,6 +47,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--experiments", nargs="+", default=["fib25_sample/mtlsd_small"], help="DATASET/NETWORK"
     )
     parser.add_argument("--iterations", type=int, nargs="+", default=[400])
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["hist_quant_75"],
+        help="segment.method: how fragments join",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--config", nargs="+", default=[], help="more settings")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
@@ -55,14 +64,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 # ---------------------------------------------------------------- runs
 
 
-def run(args: argparse.Namespace, experiment: str, seed: int, iterations: int) -> dict[str, Any]:
+def run(
+    args: argparse.Namespace, experiment: str, iterations: int, seed: int, method: str
+) -> dict[str, Any]:
     """Trains, predicts, segments and scores; what the table needs of it."""
     folder = args.folder / f"seed_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     dataset, network = experiment.split("/")
-    config = [f"iterations={iterations}", f"seed={seed}", *args.config]
+    config = [f"iterations={iterations}", f"seed={seed}", f"segment={{method: {method}}}"]
     rate = matrix_rate(torch.device("cpu"), torch.float32)
-    snakemake(folder, [f"evaluate_{dataset}_{network}"], config, cores=args.cores)
+    snakemake(folder, [f"evaluate_{dataset}_{network}"], [*config, *args.config], cores=args.cores)
     results = folder / "results" / dataset / network
     files = {name: read(results / f"{name}.json") for name in ("evaluation", "training")}
     chosen = read(results / "threshold.json")["threshold_by_rule"]
@@ -70,7 +81,7 @@ def run(args: argparse.Namespace, experiment: str, seed: int, iterations: int) -
     curve = pooled([volume["curve"] for volume in volumes], volumes)
     (scored,) = pooled([[volume] for volume in volumes], volumes)
     return {
-        **{"experiment": experiment, "seed": seed, "iterations": iterations},
+        **{"experiment": experiment, "iterations": iterations, "seed": seed, "method": method},
         **scored,
         "threshold": files["evaluation"]["threshold"],
         "best": min(row["voi_sum"] for row in curve),
@@ -126,11 +137,15 @@ def shown(values: Iterable[float | None], form: str = ".3f") -> str:
     return f"{mean} ± {statistics.stdev(known):{form}}" if len(known) > 1 else mean
 
 
-def groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
-    """The rows of all seeds, by experiment and number of iterations."""
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+Group = tuple[str, str, int]
+"""Experiment, method, iterations."""
+
+
+def groups(rows: Sequence[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, Any]]]:
+    """The rows of all seeds, by experiment, method and number of iterations."""
+    found: dict[Group, list[Mapping[str, Any]]] = {}
     for one in sorted(rows, key=lambda row: (row["experiment"], row["iterations"], row["seed"])):
-        found.setdefault((one["experiment"], one["iterations"]), []).append(one)
+        found.setdefault((one["experiment"], one["method"], one["iterations"]), []).append(one)
     return found
 
 
@@ -140,9 +155,9 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(
         HEADING,
         [
-            [experiment, iterations, shown((r["core_seconds"] for r in same), ".0f")]
+            [*group, shown((r["core_seconds"] for r in same), ".0f")]
             + [shown(r[name] for r in same) for name in columns]
-            for (experiment, iterations), same in groups(rows).items()
+            for group, same in groups(rows).items()
         ],
     )
 
@@ -151,10 +166,10 @@ def rules_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """VOI of the test entries at the threshold that each rule chooses on validation."""
     rules = list(rows[0]["rules"])
     return table(
-        ["experiment", "iterations", *rules],
+        ["experiment", "method", "iterations", *rules],
         [
-            [experiment, iterations, *(shown(r["rules"][rule] for r in same) for rule in rules)]
-            for (experiment, iterations), same in groups(rows).items()
+            [*group, *(shown(r["rules"][rule] for r in same) for rule in rules)]
+            for group, same in groups(rows).items()
         ],
     )
 
@@ -169,16 +184,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         data.symlink_to(args.shared.resolve())
     file = args.folder / "scored.json"
     rows: list[dict[str, Any]] = read(file) if file.exists() else []
-    done = {(row["experiment"], row["seed"], row["iterations"]) for row in rows}
-    for iterations in sorted(args.iterations):
-        for experiment in args.experiments:
-            for seed in args.seeds:
-                if (experiment, seed, iterations) in done:
-                    continue
-                rows.append(run(args, experiment, seed, iterations))
-                file.write_text(json.dumps(rows, indent=1))
-                voi = rows[-1]["voi_sum"]
-                print(f"{experiment}, seed {seed}, {iterations}: VOI {voi:.3f}", flush=True)
+    key = ("experiment", "iterations", "seed", "method")
+    done = {tuple(row[name] for name in key) for row in rows}
+    order = itertools.product(sorted(args.iterations), args.experiments, args.seeds, args.methods)
+    for iterations, experiment, seed, method in order:
+        if (experiment, iterations, seed, method) in done:
+            continue
+        rows.append(run(args, experiment, iterations, seed, method))
+        file.write_text(json.dumps(rows, indent=1))
+        voi = rows[-1]["voi_sum"]
+        print(f"{experiment}, {method}, seed {seed}, {iterations}: VOI {voi:.3f}", flush=True)
     rates = [row["gflops"] for row in rows]
     print(f"\n{scores_table(rows)}\n\nVOI by rule of the threshold\n\n{rules_table(rows)}\n")
     rate = f"{min(rates):.0f} to {max(rates):.0f} GFLOP/s"
