@@ -261,16 +261,31 @@ def test_incompatible_pairs_are_refused(
         compatibility.check_pair(data, networks.network_for(network, data), verb)
 
 
+def _config(**content: Any) -> WorkflowConfig:
+    return WorkflowConfig.model_validate(content)
+
+
 def test_learned_joining_needs_labels_apart_from_test_entries() -> None:
-    multicut, data = Segment(method="multicut"), datasets.load_dataset("phantom")
+    multicut, data = _config(segment={"method": "multicut"}), datasets.load_dataset("phantom")
     check_learned(multicut, data)
     without = data.model_copy(update={"validation": ()})
-    check_learned(Segment(), without)
+    check_learned(_config(), without)
     with pytest.raises(ConfigError, match="dataset 'phantom' has none with labels that is apart"):
         check_learned(multicut, without)
     both = data.model_copy(update={"validation": (*data.validation, *data.test)})
     with pytest.raises(ConfigError, match=r"entry 'test_0' of dataset 'phantom' overlaps a test"):
         check_learned(multicut, both)
+
+
+def test_even_odds_are_of_probabilities() -> None:
+    data, even = datasets.load_dataset("phantom"), {"threshold_rule": "even_odds"}
+    with pytest.raises(ConfigError, match="is for probabilities.*'hist_quant_75' are none"):
+        check_learned(_config(evaluate=even), data)
+    check_learned(_config(evaluate=even, segment={"method": "multicut"}), data)
+    few = {"method": "multicut", "thresholds": [0.6, 1, 0.1]}
+    with pytest.raises(ConfigError, match=r"thresholds \[0\.6, 1.*do not contain 0\.5"):
+        check_learned(_config(segment=few), data)
+    check_learned(_config(segment=few, evaluate={"threshold_rule": "least_voi"}), data)
 
 
 def test_mutex_needs_far_neighbours() -> None:

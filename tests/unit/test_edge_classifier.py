@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import segment
 import sharded
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.edge_labels import labelled_edges
+from retrace.geometry import VoxelBox
 from retrace.segmentation.edge_classifier import (
     ARRAYS,
     EdgeClassifier,
@@ -31,6 +35,7 @@ from retrace.segmentation.edge_features import (
 )
 from retrace.segmentation.fragments import compact_ids
 from retrace.segmentation.grid import FragmentIds
+from retrace.segmentation.image_channels import image_channels
 from retrace.segmentation.multicut import attraction, joined_edges
 from retrace.segmentation.region_graph import (
     MulticutGraph,
@@ -54,38 +59,94 @@ def _noise(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return affinities, rng.integers(0, 256, (10, *fragments.shape), dtype=np.uint8), fragments
 
 
+def _image(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(9).random((3, *shape), np.float32)
+
+
 def test_features_of_contacts_are_those_of_numpy() -> None:
     affinities, _, fragments = _noise()
-    edges, features = contact_features(affinities, fragments)
+    image = _image(fragments.shape)
+    edges, features = contact_features(affinities, image, fragments)
     assert len(edges) == 54
     along_x = edges.tolist().index([1, 2])
     faces = affinities[2, :4, :5, 6].ravel() / np.float32(255)
-    expected = [*np.percentile(faces, QUANTILES), faces.mean(), faces.std(), faces.max(), 20]
-    np.testing.assert_allclose(features[along_x], expected, rtol=1e-5)
+    expected = [*np.percentile(faces, QUANTILES), faces.mean(), faces.std(), faces.max()]
+    between = image[:, :4, :5, 5:7].mean(axis=-1)
+    expected += [f(channel) for channel in between for f in (np.mean, np.std)]
+    np.testing.assert_allclose(features[along_x], [*expected, 20], rtol=1e-5)
 
 
-def test_features_of_fragments_are_their_means() -> None:
+def test_features_of_fragments_are_their_means_and_deviations() -> None:
     affinities, descriptors, fragments = _noise()
-    features = fragment_features(affinities, descriptors, fragments)
+    image = _image(fragments.shape)
+    features = fragment_features(affinities, image, descriptors, fragments)
     assert features.shape == (27, len(fragment_names(10)))
     inside = fragments == 5
-    means = [affinities[:, inside].mean() / 255, *descriptors[:, inside].mean(1) / 255]
-    np.testing.assert_allclose(features[4], [120, *means], rtol=1e-5)
-    without = fragment_features(affinities, None, fragments)
-    np.testing.assert_array_equal(without, features[:, :2])
+    channels = [affinities.mean(0) / 255, *image]
+    expected = [f(channel[inside]) for channel in channels for f in (np.mean, np.std)]
+    expected += [*descriptors[:, inside].mean(1) / 255]
+    np.testing.assert_allclose(features[4], [120, *expected], rtol=1e-5)
+    without = fragment_features(affinities, image, None, fragments)
+    np.testing.assert_array_equal(without, features[:, : len(fragment_names(0))])
+
+
+def _raw(folder: Path, values: np.ndarray, lead: int = 3) -> Path:
+    """A store with the image `values`, which begins `lead` voxels before a prediction."""
+    store, first = folder / "raw.zarr", np.subtract(OFFSET_NM, np.multiply(VOXEL_SIZE_NM, lead))
+    place = {"voxel_size_nm": VOXEL_SIZE_NM, "offset_nm": tuple(first.tolist())}
+    array = create_volume(
+        store, "raw", shape=values.shape, chunks=(8, 32, 32), dtype=values.dtype, **place
+    )
+    array[...] = values
+    write_manifest(store, inputs=[], settings={}, seconds=0)
+    return store
+
+
+@pytest.mark.parametrize("in_xy", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_channels_of_the_image_are_those_of_scipy_in_any_box(
+    tmp_path: Path, dtype: type, *, in_xy: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (20, 30, 34)).astype(np.uint8)
+    unit = values.astype(np.float32) / np.float32(255)
+    raw = open_volume(_raw(tmp_path, values if dtype is np.uint8 else unit), "raw")
+    whole = image_channels(raw, raw.box, in_xy=in_xy)
+    smoothed = ndimage.gaussian_filter(unit, (0, 1, 1) if in_xy else 1, mode="nearest")
+    gradient = np.gradient(smoothed, axis=(1, 2) if in_xy else (0, 1, 2))
+    np.testing.assert_array_equal(whole[0], unit)
+    np.testing.assert_allclose(whole[1], smoothed, rtol=1e-6)
+    np.testing.assert_allclose(whole[2], np.linalg.norm(gradient, axis=0), rtol=1e-4)
+    for begin, shape in (
+        ((0, 0, 0), (4, 30, 9)),
+        ((7, 2, 11), (1, 5, 20)),
+        ((15, 25, 28), (5, 5, 6)),
+    ):
+        box = VoxelBox(tuple(np.add(raw.box.offset, begin).tolist()), shape)
+        part = whole[(slice(None), *box.slices(raw.box.offset))]
+        np.testing.assert_array_equal(image_channels(raw, box, in_xy=in_xy), part)
+
+
+def test_an_image_of_one_section_has_a_gradient_within_it(tmp_path: Path) -> None:
+    values = np.tile(np.arange(0, 120, 4, np.uint8), (1, 30, 1))
+    raw = open_volume(_raw(tmp_path, values), "raw")
+    gradient = image_channels(raw, raw.box, in_xy=False)[2]
+    np.testing.assert_allclose(gradient[0, :, 8:-8], 4 / 255, rtol=1e-5)
 
 
 def test_all_features_do_not_depend_on_the_order_of_the_two_fragments() -> None:
     affinities, descriptors, fragments = _noise()
-    edges, contacts = contact_features(affinities, fragments)
-    of_fragments, names = fragment_features(affinities, descriptors, fragments), fragment_names(10)
+    image, names = _image(fragments.shape), fragment_names(10)
+    edges, contacts = contact_features(affinities, image, fragments)
+    of_fragments = fragment_features(affinities, image, descriptors, fragments)
     table = edge_table(contacts, of_fragments, names, edges - 1)
     turned = edge_table(contacts, of_fragments, names, edges[:, ::-1] - 1)
-    assert table.values.shape == (54, len(table.names)) == (54, 26)
+    assert table.values.shape == (54, len(table.names)) == (54, 57)
     np.testing.assert_array_equal(table.values, turned.values)
     assert np.isfinite(table.values).all()
     assert (table.faces == contacts[:, CONTACT_NAMES.index("faces")]).all()
-    without = edge_table(contacts, of_fragments[:, :2], names[:2], edges - 1)
+    few = len(fragment_names(0))
+    without = edge_table(contacts, of_fragments[:, :few], names[:few], edges - 1)
     assert set(without.names) < set(table.names)
 
 
@@ -260,8 +321,18 @@ def _add_descriptors(folder: Path) -> np.ndarray:
     return values
 
 
+def _multicut(folder: Path, **more: Any) -> dict[str, Any]:
+    """Settings for a prediction in `folder`, whose image is written."""
+    values = np.random.default_rng(5).integers(0, 256, (22, 46, 50), dtype=np.uint8)
+    return {
+        "method": "multicut",
+        "raw": {"path": str(_raw(folder, values)), "array": "raw"},
+        **more,
+    }
+
+
 def test_features_do_not_depend_on_blocks_and_shards(tmp_path: Path) -> None:
-    settings = sharded.SETTINGS | {"method": "multicut"}
+    settings = _multicut(tmp_path, **sharded.SETTINGS)
     whole = tmp_path / "whole"
     whole.mkdir()
     for folder in (tmp_path, whole):
@@ -277,19 +348,35 @@ def test_features_do_not_depend_on_blocks_and_shards(tmp_path: Path) -> None:
         np.testing.assert_array_equal(in_shards[name], values, err_msg=name)
     # The same features of the same fragments, of the volume without blocks.
     ids, compact = compact_ids(stored["fragments"])
-    affinities = np.asarray(open_volume(prediction, "affs").array[...])
-    edges, features = contact_features(affinities, compact)
+    affs = open_volume(prediction, "affs")
+    affinities = np.asarray(affs.array[...])
+    image = image_channels(open_volume(tmp_path / "raw.zarr", "raw"), affs.box, in_xy=True)
+    edges, features = contact_features(affinities, image, compact)
     np.testing.assert_array_equal(stored["edges"], ids[edges])
     np.testing.assert_array_equal(stored["edge_features"], features)
-    of_fragments = fragment_features(affinities, descriptors, compact)
+    of_fragments = fragment_features(affinities, image, descriptors, compact)
     np.testing.assert_array_equal(stored["fragment_features"], of_fragments)
     read = read_features(whole / "fragments.zarr")
-    assert len(read.table.names) == 26 and len(read.voxels) == len(ids) - 1
+    assert len(read.table.names) == 57 and len(read.voxels) == len(ids) - 1
+
+
+def test_features_need_an_image_with_the_voxels_of_the_prediction(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    with pytest.raises(ConfigError, match=r"describes edges by the image: set `raw`"):
+        segment.main(fragments_arguments(tmp_path, method="multicut"))
+    settings = _multicut(tmp_path)
+    shutil.rmtree(tmp_path / "raw.zarr")
+    _raw(tmp_path, np.zeros((16, 40, 44), np.uint8))
+    with pytest.raises(DataError, match=r"raw\.zarr.* ends inside of .*prediction\.zarr"):
+        segment.main(fragments_arguments(tmp_path, **settings))
+    settings["raw"] |= {"voxel_size_nm": [9, 9, 9]}
+    with pytest.raises(DataError, match="voxel"):
+        segment.main(fragments_arguments(tmp_path, **settings))
 
 
 def test_a_store_with_features_needs_its_classifier(tmp_path: Path) -> None:
     make_prediction(tmp_path)
-    segment.main(fragments_arguments(tmp_path, method="multicut", fragments_in_xy=True))
+    segment.main(fragments_arguments(tmp_path, **_multicut(tmp_path, fragments_in_xy=True)))
     with pytest.raises(ConfigError, match="which need a classifier; give --classifier FILE"):
         open_region_graph(tmp_path / "fragments.zarr")
     save_classifier(tmp_path / "c.safetensors", _classifier(_forest()), {})
@@ -310,7 +397,7 @@ def test_only_fragments_that_are_mostly_labelled_are_learned_from() -> None:
 
 def test_the_programs_join_and_apply_cut_with_the_classifier(tmp_path: Path) -> None:
     make_prediction(tmp_path)
-    segment.main(fragments_arguments(tmp_path, **sharded.SETTINGS, method="multicut"))
+    segment.main(fragments_arguments(tmp_path, **_multicut(tmp_path, **sharded.SETTINGS)))
     store, file = tmp_path / "fragments.zarr", tmp_path / "c.safetensors"
     names = read_features(store).table.names
     save_classifier(file, EdgeClassifier(_forest(), names, {}), {})

@@ -10,7 +10,13 @@ from retrace.evaluation.curve import agglomerated, pooled
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score
-from retrace.evaluation.threshold_rules import DESCRIPTIONS, RULES, object_parts, pooled_parts
+from retrace.evaluation.threshold_rules import (
+    DESCRIPTIONS,
+    RULES,
+    even_odds,
+    object_parts,
+    pooled_parts,
+)
 from retrace.planning.score_settings import ThresholdSettings
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
@@ -41,7 +47,9 @@ def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict
         chosen_on.append({**place, **counted.coverage()})
     scores = pooled(curves)
     objects = pooled_parts(parts, [curve[0].voxels for curve in curves])
-    chosen = {name: rule(objects) for name, rule in RULES.items()}
+    chosen: dict[str, int] = {name: rule(objects) for name, rule in RULES.items()}
+    if inputs.classifier is not None:
+        chosen["even_odds"] = even_odds(thresholds)
     row = chosen[settings.threshold_rule]
     return {
         "threshold": float(thresholds[row]),

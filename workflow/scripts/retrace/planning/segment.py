@@ -6,7 +6,7 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import head_names, interior_map
 from retrace.config.schema import check
-from retrace.config.workflow import WorkflowConfig, is_learned
+from retrace.config.workflow import MULTICUT, WorkflowConfig, is_learned
 from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import (
@@ -15,6 +15,7 @@ from retrace.planning.paths import (
     results,
     tested,
     tissue_mask_files,
+    volume_files,
     with_manifests,
 )
 from retrace.planning.segment_settings import SegmentationSettings
@@ -41,6 +42,8 @@ def segment_settings(
     settings["zarr_format"] = config.zarr_format
     if (mask := dataset.volumes[volume].tissue_mask) is not None:
         settings["tissue_mask"] = mask
+    if settings["method"] == MULTICUT:
+        settings["raw"] = dataset.volumes[volume].raw
     return check(SegmentationSettings, settings, f"segmentation with network {network.name!r}")
 
 
@@ -63,11 +66,13 @@ def _prediction_job(
     planner: Planner, dataset: str, network: str, volume: str, shard: str | None
 ) -> Job:
     experiment = planner.experiment("segment", dataset, network)
-    prediction = results(dataset, network, volume, "prediction.zarr")
+    data, prediction = experiment.dataset, results(dataset, network, volume, "prediction.zarr")
+    settings = segment_settings(planner.config, data, experiment.network, volume)
+    image = volume_files(data, [volume], ["raw"]) if settings.is_learned else []
     return Job(
-        segment_settings(planner.config, experiment.dataset, experiment.network, volume),
+        settings,
         {"prediction": prediction},
-        [manifest(prediction), *tissue_mask_files(experiment.dataset, volume)],
+        [manifest(prediction), *tissue_mask_files(data, volume), *image],
         execution_of(shard),
     )
 

@@ -40,6 +40,9 @@ class SegmentationSettings(Segment):
         description="Affinity above which direct neighbours, and long-range ones, attract.",
     )
     tissue_mask: Source | None = Field(None, description="0 where nothing is segmented.")
+    raw: Source | None = Field(
+        None, description="The image, by which edges are described for a classifier."
+    )
     zarr_format: ZarrFormat = Field(
         DEFAULT_ZARR_FORMAT, description="Format of the stores: 2, or 3 with shards."
     )
@@ -74,6 +77,12 @@ class SegmentationSettings(Segment):
                 f"begins with {[list(o) for o in offsets[:3]]}"
             )
         return offsets
+
+    @model_validator(mode="after")
+    def _a_classifier_needs_the_image(self) -> Self:
+        if self.is_learned and self.raw is None:
+            raise ValueError(f"method {self.method!r} describes edges by the image: set `raw`")
+        return self
 
     @model_validator(mode="after")
     def _mutex_needs_the_whole_volume(self) -> Self:

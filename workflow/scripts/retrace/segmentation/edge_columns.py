@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,8 @@ from retrace.segmentation.edge_features import (
     fragment_features,
     fragment_names,
 )
+from retrace.segmentation.image_channels import image_channels
+from retrace.segmentation.inputs import SegmentationInputs
 from retrace.segmentation.region_graph import EDGE_FEATURES, EDGES, FRAGMENT_FEATURES, SCORES
 from retrace.storage.volumes import Volume
 
@@ -52,13 +53,11 @@ class BlockFragments:
         order = own[np.lexsort((named[own, 1], named[own, 0]))]
         return (named[order], *(value[order] for value in values))
 
-    @cached_property
-    def own_part(self) -> tuple[np.ndarray, np.ndarray]:
-        """The affinities of the block alone, and its fragments (Z, Y, X) as 1 ... n."""
-        part = self.block.slices(self.with_context.offset)
-        ids = self.ids[self.compact[part]]
-        own = np.where(ids > 0, ids - np.uint64(self.lowest), np.uint64(0))
-        return self.affinities[(slice(None), *part)], own
+    @property
+    def own_fragments(self) -> np.ndarray:
+        """The fragments of the block alone, (Z, Y, X), as 1 ... n."""
+        ids = self.ids[self.compact[self.block.slices(self.with_context.offset)]]
+        return np.where(ids > 0, ids - np.uint64(self.lowest), np.uint64(0))
 
 
 class EdgeColumns(Protocol):
@@ -98,10 +97,15 @@ class MergeScores:
 
 @dataclass(frozen=True)
 class EdgeFeatures:
-    """Features of the contact of an edge, and of each fragment."""
+    """Features of the contact of an edge, and of each fragment.
+
+    `in_xy`: the image is described section by section.
+    """
 
     method: str
+    raw: Volume
     descriptors: Volume | None
+    in_xy: bool
 
     @property
     def attributes(self) -> Mapping[str, Mapping[str, Any]]:
@@ -121,15 +125,18 @@ class EdgeFeatures:
 
     def of(self, block: BlockFragments) -> Columns:
         """Edges, their features, and the features of the block's own fragments."""
-        edges, features = block.own(*contact_features(block.affinities, block.compact))
-        affinities, fragments = block.own_part
+        image = image_channels(self.raw, block.with_context, in_xy=self.in_xy)
+        edges, features = block.own(*contact_features(block.affinities, image, block.compact))
+        part = (slice(None), *block.block.slices(block.with_context.offset))
         descriptors = self.descriptors.read(block.block) if self.descriptors else None
-        of_fragments = fragment_features(affinities, descriptors, fragments)
+        of_fragments = fragment_features(
+            block.affinities[part], image[part], descriptors, block.own_fragments
+        )
         return {EDGES: edges, EDGE_FEATURES: features, FRAGMENT_FEATURES: of_fragments}
 
 
-def edge_columns(settings: SegmentationSettings, descriptors: Volume | None) -> EdgeColumns:
+def edge_columns(inputs: SegmentationInputs, settings: SegmentationSettings) -> EdgeColumns:
     """What the method of a segmentation needs to know of edges."""
-    if settings.is_learned:
-        return EdgeFeatures(settings.method, descriptors)
-    return MergeScores(settings.method)
+    if inputs.raw is None:
+        return MergeScores(settings.method)
+    return EdgeFeatures(settings.method, inputs.raw, inputs.descriptors, settings.fragments_in_xy)

@@ -7,19 +7,36 @@ depend on how blocks are divided among jobs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrace.compiled import compiled
-from retrace.segmentation.contacts import Contacts, find_contacts
+from retrace.segmentation.contacts import find_contacts
 from retrace.segmentation.fragments import highest_value
+from retrace.segmentation.image_channels import IMAGE_CHANNELS, face_values
 
 QUANTILES = (10, 25, 50, 75, 90, 98)
 """Of the affinities of a contact, percent."""
 AFFINITY, VOXELS, FACES, DESCRIPTOR = "affinity", "voxels", "faces", "lsds_"
-CONTACT_NAMES = (*(f"q{quantile}" for quantile in QUANTILES), "mean", "deviation", "highest", FACES)
-"""Features of a contact: of its affinities in [0, 1], and the number of its faces."""
+MOMENTS = ("mean", "deviation")
+CHANNELS = (AFFINITY, *IMAGE_CHANNELS)
+"""What is described by its mean and standard deviation, in fragments and on faces."""
+
+
+def _moments_of(channels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{channel}_{moment}" for channel in channels for moment in MOMENTS)
+
+
+CONTACT_NAMES = (
+    *(f"q{quantile}" for quantile in QUANTILES),
+    *_moments_of([AFFINITY]),
+    "highest",
+    *_moments_of(IMAGE_CHANNELS),
+    FACES,
+)
+"""Features of a contact: of its affinities in [0, 1], of the image, and the number of its faces."""
 
 
 @dataclass(frozen=True)
@@ -33,76 +50,102 @@ class EdgeTable:
 
 def fragment_names(descriptors: int) -> tuple[str, ...]:
     """The features of a fragment, of a prediction with so many channels of descriptors."""
-    return (VOXELS, AFFINITY, *(f"{DESCRIPTOR}{channel}" for channel in range(descriptors)))
+    return (
+        VOXELS,
+        *_moments_of(CHANNELS),
+        *(f"{DESCRIPTOR}{channel}" for channel in range(descriptors)),
+    )
 
 
 def contact_features(
-    affinities: np.ndarray, fragments: np.ndarray
+    affinities: np.ndarray, image: np.ndarray, fragments: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Edges (E, 2) int32, u < v, sorted, and their features (E, CONTACT_NAMES) float32.
 
-    `affinities` (C >= 3, Z, Y, X), uint8 or float in [0, 1]; `fragments` (Z, Y, X), compact ids.
-    Quantiles are interpolated linearly, as by numpy.
+    `affinities` (C >= 3, Z, Y, X), uint8 or float in [0, 1]; `image` (IMAGE_CHANNELS, Z, Y, X);
+    `fragments` (Z, Y, X), compact ids. Quantiles are interpolated linearly, as by numpy.
     """
     contacts = find_contacts(affinities, fragments, highest_value(affinities))
-    return contacts.edges, _describe(contacts)
-
-
-def _describe(contacts: Contacts) -> np.ndarray:
     features = np.empty((len(contacts.edges), len(CONTACT_NAMES)), np.float32)
-    _describe_contacts(contacts.starts, contacts.values, np.array(QUANTILES) / 100, features)
-    return features
+    own = len(QUANTILES) + len(MOMENTS) + 1
+    _describe_affinities(
+        contacts.starts, contacts.values, np.array(QUANTILES) / 100, features[:, :own]
+    )
+    for index, channel in enumerate(image):
+        begin = own + index * len(MOMENTS)
+        values = find_contacts(face_values(channel), fragments, 1).values
+        _describe(contacts.starts, values, features[:, begin : begin + len(MOMENTS)])
+    features[:, -1] = np.diff(contacts.starts)
+    return contacts.edges, features
 
 
 @compiled
-def _describe_contacts(
+def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    total, squares = 0.0, 0.0
+    for value in values:
+        total += value
+    mean = total / len(values)
+    for value in values:
+        squares += (value - mean) ** 2
+    return mean, np.sqrt(squares / len(values))
+
+
+@compiled
+def _describe(starts: np.ndarray, values: np.ndarray, features: np.ndarray) -> None:
+    for edge in range(len(features)):
+        found = values[starts[edge] : starts[edge + 1]]
+        features[edge, 0], features[edge, 1] = _mean_and_deviation(found)
+
+
+@compiled
+def _describe_affinities(
     starts: np.ndarray, values: np.ndarray, quantiles: np.ndarray, features: np.ndarray
 ) -> None:
     for edge in range(len(features)):
         found = np.sort(values[starts[edge] : starts[edge + 1]])
-        last, total = len(found) - 1, 0.0
-        for value in found:
-            total += value
-        mean, squares = total / len(found), 0.0
-        for value in found:
-            squares += (value - mean) ** 2
+        last = len(found) - 1
         for index, quantile in enumerate(quantiles):
             place = quantile * last
             below = int(place)
             above = min(below + 1, last)
             step = np.float64(found[above]) - np.float64(found[below])
             features[edge, index] = found[below] + step * (place - below)
-        features[edge, -4], features[edge, -3] = mean, np.sqrt(squares / len(found))
-        features[edge, -2], features[edge, -1] = found[last], len(found)
+        features[edge, -3], features[edge, -2] = _mean_and_deviation(found)
+        features[edge, -1] = found[last]
 
 
 def fragment_features(
-    affinities: np.ndarray, descriptors: np.ndarray | None, fragments: np.ndarray
+    affinities: np.ndarray,
+    image: np.ndarray,
+    descriptors: np.ndarray | None,
+    fragments: np.ndarray,
 ) -> np.ndarray:
     """Features (N, `fragment_names`) float32 of the fragments 1 ... N of `fragments` (Z, Y, X).
 
-    Voxels, the mean of the first three affinities (C, Z, Y, X), and the means of `descriptors`
-    (D, Z, Y, X).
+    Voxels; means and standard deviations of the mean of the first three affinities (C, Z, Y, X)
+    and of `image` (IMAGE_CHANNELS, Z, Y, X); means of `descriptors` (D, Z, Y, X).
     """
     ids, count = np.ascontiguousarray(fragments, np.int64), int(fragments.max(initial=0))
     voxels = np.bincount(ids.ravel(), minlength=count + 1)[1:]
-    means = np.zeros(count)
-    for channel in affinities[:3]:
-        means += _sums(channel, ids, count) / (3 * highest_value(affinities))
-    columns = [voxels, means / voxels]
+    affinity = np.mean(affinities[:3], axis=0, dtype=np.float32) / highest_value(affinities)
+    columns = [voxels.astype(np.float64)]
+    for channel in (affinity, *image):
+        means = _sums(channel, ids, np.zeros(count), 1) / voxels
+        columns += [means, np.sqrt(_sums(channel, ids, means, 2) / voxels)]
     if descriptors is not None:
-        highest = highest_value(descriptors)
-        columns += [_sums(channel, ids, count) / (highest * voxels) for channel in descriptors]
+        each = (channel / highest_value(descriptors) for channel in descriptors)
+        columns += [_sums(channel, ids, np.zeros(count), 1) / voxels for channel in each]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 @compiled
-def _sums(channel: np.ndarray, ids: np.ndarray, count: int) -> np.ndarray:
-    """The sum of `channel` (Z, Y, X) in each fragment 1 ... `count`, (count,)."""
-    sums = np.zeros(count + 1)
+def _sums(channel: np.ndarray, ids: np.ndarray, centres: np.ndarray, power: int) -> np.ndarray:
+    """The sum of (`channel` - centre) ** `power` in each fragment 1 ... N, (N,); `centres` (N,)."""
+    sums = np.zeros(len(centres))
     for value, row in zip(channel.ravel(), ids.ravel()):  # noqa: B905 (numba has no `strict`)
-        sums[row] += value
-    return sums[1:]
+        if row > 0:
+            sums[row - 1] += (value - centres[row - 1]) ** power
+    return sums
 
 
 def edge_table(
@@ -121,7 +164,11 @@ def edge_table(
     columns |= {"log_faces": np.log(faces), "log_smaller": np.log(small)}
     columns["log_larger"] = np.log(large)
     columns["faces_of_surface"] = faces / small ** (2 / 3)
-    columns |= {"smaller_affinity": of[AFFINITY][:, 0], "larger_affinity": of[AFFINITY][:, 1]}
+    for name in _moments_of(CHANNELS):
+        columns |= {f"smaller_{name}": of[name][:, 0], f"larger_{name}": of[name][:, 1]}
+        columns[f"difference_{name}"] = of[name][:, 1] - of[name][:, 0]
+    for name in (f"{channel}_mean" for channel in IMAGE_CHANNELS):
+        columns[f"contrast_{name}"] = columns[name] - of[name].mean(axis=1)
     descriptors = [name for name in names if name.startswith(DESCRIPTOR)]
     columns |= {f"difference_{name}": of[name][:, 1] - of[name][:, 0] for name in descriptors}
     columns |= {f"smaller_{name}": of[name][:, 0] for name in descriptors[-1:]}

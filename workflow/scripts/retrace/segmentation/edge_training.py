@@ -11,7 +11,7 @@ from retrace.errors import DataError
 from retrace.machine_limits import usable_cores
 from retrace.segmentation.edge_classifier import LEAF, Forest
 
-TREES = 500
+TREES = 200
 LEAST_EDGES = 3
 """Edges in a leaf."""
 MOST_EDGES = 50_000

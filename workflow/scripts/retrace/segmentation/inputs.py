@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from retrace.errors import ConfigError, DataError
+from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.segmentation.interior import from_interior
+from retrace.storage.images import open_image
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import (
     Volume,
@@ -30,6 +32,13 @@ class SegmentationInputs:
     mask: Volume | None = None
     descriptors: Volume | None = None
     """Local shape descriptors (D, Z, Y, X), where the prediction has them."""
+    raw: Volume | None = None
+    """The image (Z, Y, X), where edges are described by it."""
+
+    @property
+    def volumes(self) -> tuple[Volume | None, Volume | None]:
+        """The volumes of the dataset that are read, apart from the prediction."""
+        return self.mask, self.raw
 
     def is_masked(self, box: VoxelBox) -> bool:
         """Whether `box` has no tissue."""
@@ -53,7 +62,22 @@ def open_segmentation_inputs(
     affinities = open_affinities(prediction, settings.boundary)
     check_affinities(affinities, settings)
     descriptors = open_volume(prediction, "lsds") if "lsds" in open_group(prediction) else None
-    return SegmentationInputs(affinities, open_source(mask) if mask else None, descriptors)
+    raw = _open_raw(settings.raw, affinities) if settings.raw and settings.is_learned else None
+    return SegmentationInputs(affinities, open_source(mask) if mask else None, descriptors, raw)
+
+
+def _open_raw(source: Source, affinities: Volume) -> Volume:
+    """The image; DataError if its voxels are not those of the prediction."""
+    raw = open_image(source, checks_floats=False)
+    if raw.voxel_size_nm != affinities.voxel_size_nm or raw.channels:
+        raise DataError(
+            f"{raw.name} has voxels of {list(raw.voxel_size_nm)} nm and {raw.channels} channels, "
+            f"{affinities.name} voxels of {list(affinities.voxel_size_nm)} nm; predict again from "
+            "this raw"
+        )
+    if raw.box.intersect(affinities.box) != affinities.box:
+        raise DataError(f"{raw.name} ends inside of {affinities.name}; predict again from this raw")
+    return raw
 
 
 def open_affinities(prediction: Path, boundary: str | None) -> Volume:

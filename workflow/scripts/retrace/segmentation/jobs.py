@@ -36,7 +36,7 @@ from retrace.storage.manifest import (
 )
 from retrace.storage.reads import local_paths, remote_reads, same_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.volumes import Volume, open_group, open_volume, zarr_format_of
+from retrace.storage.volumes import open_group, open_volume, zarr_format_of
 from retrace.storage.zarr_writer import publish, write_list, writing
 
 WORK_FORMAT = 3
@@ -62,8 +62,8 @@ class BlockJob:
     def input_stores(self) -> list[Path]:
         """Every store on this machine that the job reads."""
         stores = [self.prediction, *([self.fragments] if self.fragments else [])]
-        mask = self.settings.tissue_mask
-        return stores + (local_paths([mask]) if mask else [])
+        sources = (self.settings.tissue_mask, self.settings.raw)
+        return stores + local_paths(source for source in sources if source)
 
     @property
     def partial(self) -> Path:
@@ -71,22 +71,22 @@ class BlockJob:
         return self.output.with_name(self.output.name + ".partial")
 
     def open_inputs(self) -> SegmentationInputs:
-        """The prediction and the mask, checked."""
+        """The prediction, and the volumes of the dataset, checked."""
         return open_segmentation_inputs(self.prediction, self.settings)
 
-    def scratch(self, mask: Volume | None) -> Path:
+    def scratch(self, inputs: SegmentationInputs) -> Path:
         """The scratch folder of this job alone: its name is a digest of all that decides it."""
-        streamed = mask.reader.record.version if mask and mask.reader else None
+        streamed = [v.reader.record.version for v in inputs.volumes if v and v.reader]
         identity: dict[str, Any] = {
             "settings": {k: v for k, v in self.settings.plain().items() if k != "thresholds"},
-            "in": [*(input_digest(store) for store in self.input_stores), streamed],
+            "in": [*(input_digest(store) for store in self.input_stores), *streamed],
             "output": str(self.output.resolve()),
             "shard": str(self.shard),
             "format": WORK_FORMAT,
         }
         return self.work / work_digest(identity)
 
-    def publish(self, mask: Volume | None, begin: float, facts: Mapping[str, Any]) -> None:
+    def publish(self, inputs: SegmentationInputs, begin: float, facts: Mapping[str, Any]) -> None:
         """Renames the finished store and writes its manifest, the manifest last."""
         publish(self.partial, self.output)
         write_manifest(
@@ -95,7 +95,7 @@ class BlockJob:
             settings=self.settings.plain(),
             seconds=time.monotonic() - begin,
             extra={**facts, "shard": str(self.shard)},
-            read=remote_reads(mask),
+            read=remote_reads(*inputs.volumes),
         )
 
 
@@ -115,8 +115,8 @@ def write_fragments(job: BlockJob) -> None:
     settings = job.settings
     check_shard(job.shard, settings)
     inputs = job.open_inputs()
-    work = job.scratch(inputs.mask)
-    columns = edge_columns(settings, inputs.descriptors)
+    work = job.scratch(inputs)
+    columns = edge_columns(inputs, settings)
     threads = blocks_at_once(inputs.affinities.box, settings)
     grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
     store = FragmentStore(
@@ -129,7 +129,7 @@ def write_fragments(job: BlockJob) -> None:
         zarr_format=settings.zarr_format,
     )
     facts = {"blocks": len(store.mine)}
-    with same_version(work, inputs.mask):
+    with same_version(work, *inputs.volumes):
         make_fragments(inputs, store, settings, threads)
         if job.shard == SINGLE_SHARD:
             files = None if settings.is_mutex else EdgeFiles(work, store.fragments, store.grid)
@@ -137,7 +137,7 @@ def write_fragments(job: BlockJob) -> None:
                 make_edges(inputs, files, settings, threads)
             facts["edges"] = write_graph(store.group, files, columns)
     store.journal.keep(job.output)
-    job.publish(inputs.mask, begin, facts)
+    job.publish(inputs, begin, facts)
     remove_afterwards(work)
 
 
@@ -151,17 +151,17 @@ def write_edges(job: BlockJob) -> None:
     check_manifest(job.fragments)
     threads = blocks_at_once(inputs.affinities.box, settings)
     fragments = open_volume(job.fragments, "fragments")
-    work = job.scratch(inputs.mask)
+    work = job.scratch(inputs)
     files = EdgeFiles(work, fragments, block_grid(inputs.affinities, settings), job.shard)
     if not settings.is_mutex:
-        with same_version(work, inputs.mask):
+        with same_version(work, *inputs.volumes):
             make_edges(inputs, files, settings, threads)
     shutil.rmtree(job.partial, ignore_errors=True)
     group = zarr.open_group(job.partial, mode="w", zarr_format=settings.zarr_format)
-    columns = edge_columns(settings, inputs.descriptors)
+    columns = edge_columns(inputs, settings)
     edges = write_graph(group, None if settings.is_mutex else files, columns)
     files.journal.keep(job.output)
-    job.publish(inputs.mask, begin, {"blocks": len(files.mine), "edges": edges})
+    job.publish(inputs, begin, {"blocks": len(files.mine), "edges": edges})
     remove_afterwards(work)
 
 

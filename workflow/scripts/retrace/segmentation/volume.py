@@ -154,7 +154,7 @@ def block_edges(
     index: int,
 ) -> Columns:
     """What is stored of the edges of block `index`; see `edge_columns`."""
-    columns, block = edge_columns(settings, inputs.descriptors), grid.blocks[index]
+    columns, block = edge_columns(inputs, settings), grid.blocks[index]
     with_context = _with_context(block, settings.block_context, grid.box)
     ids, compact = compact_ids(fragments.read(with_context))
     if len(ids) == 1 or inputs.is_masked(block):
