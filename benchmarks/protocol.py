@@ -164,11 +164,11 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def rules_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """VOI of the test entries at the threshold that each rule chooses on validation."""
-    rules = list(rows[0]["rules"])
+    rules = list(dict.fromkeys(rule for row in rows for rule in row["rules"]))
     return table(
         ["experiment", "method", "iterations", *rules],
         [
-            [*group, *(shown(r["rules"][rule] for r in same) for rule in rules)]
+            [*group, *(shown(r["rules"].get(rule) for r in same) for rule in rules)]
             for group, same in groups(rows).items()
         ],
     )
@@ -184,6 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         data.symlink_to(args.shared.resolve())
     file = args.folder / "scored.json"
     rows: list[dict[str, Any]] = read(file) if file.exists() else []
+    for row in rows:
+        row.setdefault("method", "hist_quant_75")  # older files compare no methods
     key = ("experiment", "iterations", "seed", "method")
     done = {tuple(row[name] for name in key) for row in rows}
     order = itertools.product(sorted(args.iterations), args.experiments, args.seeds, args.methods)

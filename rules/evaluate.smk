@@ -1,7 +1,7 @@
 """Evaluation.
 
 REQUIRED INPUTS: fragments, segments and labels
-OUTPUTS: results/DATASET/NETWORK/edge_classifier.safetensors (where `segment: method` is multicut) and
+OUTPUTS: results/DATASET/NETWORK/edge_classifier.safetensors and .json (where `segment: method` is multicut) and
 threshold.json from the validation entries alone, evaluation.json and
 evaluation.png from the test entries, and the largest splits and merges in errors.json, errors.csv and
 errors_layer.json. Boundary maps and classes of voxels are scored without fragments and
@@ -26,6 +26,7 @@ rule learn_edges:
         image=image_input("modern"),
     output:
         classifier=update("results/{dataset}/{network}/edge_classifier.safetensors"),
+        facts=update("results/{dataset}/{network}/edge_classifier.json"),
     log:
         "logs/learn/{dataset}_{network}.log",
     container:

@@ -86,7 +86,11 @@ RUNS = (
     Run("train_phantom_mtlsd", ("weights=published", "iterations=9")),
     Run("predict_phantom_n4", ("weights=published", "init=a.h5", "output_prefix=out/net")),
     Run("predict_mnist_cnn_warp", ("weights=published", "init=a.param")),
-    Run("evaluate_mine_mtlsd_small", ("segment={method: multicut}",)),
+    Run("compare_mine evaluate_phantom_mtlsd_small", ("segment={method: multicut}",)),
+    Run(
+        "evaluate_mine_mtlsd_small evaluate_phantom_mtlsd_small",
+        ("shards=2", "segment={method: multicut, block_shape: [32, 64, 64]}"),
+    ),
     Run("evaluate_mine_mtlsd_small", ("shards=2", "segment={block_shape: [32, 64, 64]}")),
     Run(
         "export_mine_mtlsd_small export_zfinch_paper_mtlsd bundle_phantom_mtlsd_small",

@@ -282,12 +282,12 @@ def test_a_picture_of_the_results(snakemake: Callable[..., str], place: Path) ->
 
 def test_joining_that_is_learned(snakemake: Callable[..., str], place: Path) -> None:
     """Edges of validation entries train a classifier, whose multicuts are scored and segmented."""
-    config = ("iterations=2", "segment={method: multicut, thresholds: [0, 1, 0.2]}")
+    config = ("iterations=2", "segment={method: multicut, thresholds: [0, 1, 0.25]}")
     snakemake("evaluate_phantom_tiny_baseline", config=config)
     folder = results(place, "baseline")
     evaluation = json.loads((folder / "evaluation.json").read_text())
     curve = evaluation["volumes"]["test_0"]["curve"]
-    assert [row["threshold"] for row in curve] == [0, 0.2, 0.4, 0.6, 0.8]
+    assert [row["threshold"] for row in curve] == [0, 0.25, 0.5, 0.75]
     fragments = evaluation["volumes"]["test_0"]["fragments"]
     assert curve[0]["voi_sum"] == fragments["voi_sum"], "at 0 nothing joins"
     assert len({row["voi_sum"] for row in curve}) > 1

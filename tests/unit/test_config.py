@@ -288,6 +288,15 @@ def test_even_odds_are_of_probabilities() -> None:
     check_learned(_config(segment=few, evaluate={"threshold_rule": "least_voi"}), data)
 
 
+def test_learned_joining_of_boundary_maps_is_checked_where_they_are_segmented(
+    tmp_path: Path,
+) -> None:
+    few = run_config(segment={"method": "multicut", "thresholds": [0.6, 1, 0.1]})
+    planner = Planner(tmp_path, few, uses_containers=True)
+    with pytest.raises(ConfigError, match=r"do not contain 0\.5"):
+        planner.experiment("segment", "phantom", "n4")
+
+
 def test_mutex_needs_far_neighbours() -> None:
     mutex = Segment(method="mutex")
     finch = datasets.load_dataset("zfinch")

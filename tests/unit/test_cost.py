@@ -139,6 +139,12 @@ def test_names_and_learning_rates_do_not_matter_and_the_batch_does() -> None:
     assert one != alike(["train"], {"network": network, "seed": 0}, gpus=2)
 
 
+def test_a_classifier_among_the_inputs_makes_a_job_another_one() -> None:
+    learned = ["results/d/n/edge_classifier.safetensors", "results/d/n/threshold.json"]
+    assert alike(["apply"], {}, inputs=learned[1:]) == alike(["apply"], {})
+    assert alike(["apply"], {}, inputs=learned) != alike(["apply"], {})
+
+
 def write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))

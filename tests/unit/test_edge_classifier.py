@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 
 import segment
@@ -16,6 +17,7 @@ from retrace.errors import ConfigError, DataError
 from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.edge_labels import labelled_edges
 from retrace.geometry import VoxelBox
+from retrace.segmentation import jobs
 from retrace.segmentation.edge_classifier import (
     ARRAYS,
     EdgeClassifier,
@@ -226,6 +228,13 @@ def test_the_arrays_give_scikit_learns_probabilities(monkeypatch: pytest.MonkeyP
     assert 0.8 < right.mean() < ((forest.scores(features) > 0.5) == different).mean()
 
 
+def test_no_edge_at_all_is_refused() -> None:
+    from retrace.segmentation.edge_training import train_forest
+
+    with pytest.raises(DataError, match="no edge of the validation entries lies between two"):
+        train_forest(np.empty((0, 5), np.float32), np.empty(0, bool))
+
+
 @pytest.mark.parametrize("kind", [True, False])
 def test_edges_of_one_kind_are_refused(kind: bool) -> None:
     from retrace.segmentation.edge_training import train_forest
@@ -252,7 +261,7 @@ EDGES = np.array([[1, 2], [1, 3], [2, 3]], np.uint64)
 
 
 def _classifier(forest: Forest) -> EdgeClassifier:
-    trained = {digest_of(EDGES): (np.array([2]), np.array([0.25]))}
+    trained = {digest_of(EDGES, _table("size", "mean")): (np.array([2]), np.array([0.25]))}
     return EdgeClassifier(forest, ("size", "mean"), trained)
 
 
@@ -262,13 +271,15 @@ def _table(*names: str) -> EdgeTable:
 
 def test_a_classifier_is_read_as_it_was_written(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        save_classifier(tmp_path / name, _classifier(_forest()), {"edges": 3})
+        save_classifier(tmp_path / name, _classifier(_forest()))
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
     classifier = read_classifier(tmp_path / "first")
     scores = classifier.scores(EDGES, _table("size", "mean"))
     np.testing.assert_allclose(scores, [0.2, 0.7, 0.25])  # the last one is out of bag
     others = classifier.scores(EDGES[:, ::-1], _table("size", "mean"))
     np.testing.assert_allclose(others, [0.2, 0.7, 0.7])
+    other = EdgeTable(("size", "mean"), _table().values + np.float32(0.001), np.ones(3))
+    np.testing.assert_allclose(classifier.scores(EDGES, other), [0.7, 0.7, 0.7])
     with pytest.raises(DataError, match="other features than these fragments: lsds, size"):
         classifier.scores(EDGES, _table("lsds", "mean"))
 
@@ -293,18 +304,18 @@ HOSTILE = {
 
 @pytest.mark.parametrize("fault", HOSTILE)
 def test_an_impossible_forest_is_refused(fault: str, tmp_path: Path) -> None:
-    save_classifier(tmp_path / "c.safetensors", _classifier(_forest(**HOSTILE[fault])), {})
+    save_classifier(tmp_path / "c.safetensors", _classifier(_forest(**HOSTILE[fault])))
     with pytest.raises(DataError, match=r"c\.safetensors is no classifier of edges: .*; delete it"):
         read_classifier(tmp_path / "c.safetensors")
 
 
 def test_out_of_bag_scores_of_other_edges_are_refused(tmp_path: Path) -> None:
-    trained = {digest_of(EDGES): (np.array([3]), np.array([0.25]))}
+    trained = {digest_of(EDGES, _table("size", "mean")): (np.array([3]), np.array([0.25]))}
     classifier = EdgeClassifier(_forest(), ("size", "mean"), trained)
     with pytest.raises(DataError, match="out-of-bag"):
         classifier.scores(EDGES, _table("size", "mean"))
     negative = {"x": (np.array([-1]), np.array([0.25]))}
-    save_classifier(tmp_path / "c", EdgeClassifier(_forest(), ("size", "mean"), negative), {})
+    save_classifier(tmp_path / "c", EdgeClassifier(_forest(), ("size", "mean"), negative))
     with pytest.raises(DataError, match="out-of-bag"):
         read_classifier(tmp_path / "c")
 
@@ -374,12 +385,55 @@ def test_features_need_an_image_with_the_voxels_of_the_prediction(tmp_path: Path
         segment.main(fragments_arguments(tmp_path, **settings))
 
 
+def test_fragments_in_shards_do_not_read_the_image_and_edges_do(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    settings = _multicut(tmp_path, **sharded.SETTINGS)
+    shutil.move(tmp_path / "raw.zarr", tmp_path / "away.zarr")
+    sharded.make_fragments(tmp_path, 2, settings)
+    with pytest.raises(DataError, match=r"raw\.zarr"):
+        sharded.make_graph(tmp_path, 2, settings)
+
+
+def test_edges_of_a_changed_image_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is a folder of tifs, which are overwritten while the job is interrupted."""
+    make_prediction(tmp_path)
+    folder = tmp_path / "tifs"
+    folder.mkdir()
+
+    def write(seed: int) -> None:
+        for z, section in enumerate(np.random.default_rng(seed).integers(0, 256, (16, 40, 44))):
+            tifffile.imwrite(folder / f"{z:03}.tif", section.astype(np.uint8))
+
+    place = {"voxel_size_nm": VOXEL_SIZE_NM, "offset_nm": OFFSET_NM}
+    raw = {"path": str(folder), **place}
+    settings = {**sharded.SETTINGS, "method": "multicut", "raw": raw}
+    arguments = fragments_arguments(tmp_path, **settings)
+    write(0)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(jobs, "write_graph", interrupt)
+        segment.main(arguments)
+    write(1)
+    segment.main(arguments)
+    resumed = sharded.arrays(tmp_path / "fragments.zarr")["edge_features"]
+    shutil.rmtree(tmp_path / "work", ignore_errors=True)
+    segment.main(arguments)
+    np.testing.assert_array_equal(
+        resumed, sharded.arrays(tmp_path / "fragments.zarr")["edge_features"]
+    )
+
+
+def interrupt(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
 def test_a_store_with_features_needs_its_classifier(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     segment.main(fragments_arguments(tmp_path, **_multicut(tmp_path, fragments_in_xy=True)))
     with pytest.raises(ConfigError, match="which need a classifier; give --classifier FILE"):
         open_region_graph(tmp_path / "fragments.zarr")
-    save_classifier(tmp_path / "c.safetensors", _classifier(_forest()), {})
+    save_classifier(tmp_path / "c.safetensors", _classifier(_forest()))
     with pytest.raises(DataError, match="other features than these fragments"):
         open_region_graph(tmp_path / "fragments.zarr", tmp_path / "c.safetensors")
 
@@ -400,16 +454,20 @@ def test_the_programs_join_and_apply_cut_with_the_classifier(tmp_path: Path) -> 
     segment.main(fragments_arguments(tmp_path, **_multicut(tmp_path, **sharded.SETTINGS)))
     store, file = tmp_path / "fragments.zarr", tmp_path / "c.safetensors"
     names = read_features(store).table.names
-    save_classifier(file, EdgeClassifier(_forest(), names, {}), {})
+    save_classifier(file, EdgeClassifier(_forest(), names, {}))
     (tmp_path / "threshold.json").write_text('{"threshold": 0.5}')
     places = {"fragments": store, "threshold-file": tmp_path / "threshold.json"}
     options = sharded.options(**places, classifier=file)
-    lut = tmp_path / "lut.zarr"
-    segment.main(["join", *options, "--output", str(lut)])
-    for name, more in (("first", []), ("second", ["--lut", str(lut)])):
-        segment.main(["apply", *options, *more, "--output", str(tmp_path / f"{name}.zarr")])
     fragments = sharded.arrays(store)["fragments"]
     expected = open_region_graph(store, file).segments(fragments, 0.5)
+    lut = tmp_path / "lut.zarr"
+    segment.main(["join", *options, "--output", str(lut)])
+    segment.main(["apply", *options, "--output", str(tmp_path / "first.zarr")])
+    # With the table, the graph is not read: neither its features nor a classifier are needed.
+    shutil.rmtree(store / "edge_features")
+    write_manifest(store, inputs=[], settings={}, seconds=0)
+    more = sharded.options(**places, lut=lut, output=tmp_path / "second.zarr")
+    segment.main(["apply", *more])
     for name in ("first", "second"):
         segments = sharded.arrays(tmp_path / f"{name}.zarr")["segments"]
         np.testing.assert_array_equal(segments, expected)

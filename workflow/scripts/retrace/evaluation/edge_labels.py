@@ -9,6 +9,7 @@ import numpy as np
 from retrace.errors import ConfigError
 from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.inputs import ScoringInputs, open_fragments
+from retrace.files import write_json
 from retrace.planning.score_settings import LearningSettings
 from retrace.planning.scored_dataset import ScoredEntry
 from retrace.progress import progress
@@ -42,6 +43,8 @@ def labelled_edges(stored: StoredFeatures, table: Contingency) -> tuple[np.ndarr
 def write_classifier(settings: LearningSettings, inputs: ScoringInputs, output: Path) -> None:
     """Trains the classifier and writes it, with the out-of-bag scores of the edges it has seen.
 
+    A JSON next to it states the number of edges, and what the classifier was computed from.
+
     ConfigError without labels; DataError where all labelled edges are of one kind.
     """
     dataset = settings.dataset
@@ -56,19 +59,20 @@ def write_classifier(settings: LearningSettings, inputs: ScoringInputs, output: 
     names = labels[0][0].table.names
     volumes: dict[str, tuple[StoredFeatures, np.ndarray, np.ndarray]] = {}
     for stored, rows, different in labels:
-        key = digest_of(stored.edges)
+        key = digest_of(stored.edges, stored.table)
         if key in volumes:
             rows, different = _merged(volumes[key][1:], (rows, different))
         volumes[key] = stored, rows, different
     features = np.concatenate([s.table.values[rows] for s, rows, _ in volumes.values()])
     kinds = np.concatenate([different for *_, different in volumes.values()])
-    forest, out_of_bag = train_forest(features, kinds)
+    forest, out_of_bag = train_forest(features, kinds, inputs.threads)
     ends = np.cumsum([len(rows) for _, rows, _ in volumes.values()])[:-1]
     scores = np.split(out_of_bag, ends)
     trained = {k: (v[1], part) for (k, v), part in zip(volumes.items(), scores, strict=True)}
-    facts = {"edges": len(kinds), "different": int(kinds.sum()), "settings": settings.plain()}
-    save_classifier(output, EdgeClassifier(forest, names, trained), facts)
-    right = np.mean((out_of_bag > 0.5) == kinds)
+    save_classifier(output, EdgeClassifier(forest, names, trained))
+    right = float(np.mean((out_of_bag > 0.5) == kinds))
+    facts = {"edges": len(kinds), "different": int(kinds.sum()), "right_out_of_bag": right}
+    write_json(output.with_suffix(".json"), {**facts, "origin": inputs.origin(settings)})
     print(f"[learn] {len(kinds)} labelled edges; out of bag, {right:.1%} are on their side of 0.5")
 
 

@@ -15,7 +15,7 @@ from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.skeleton_files import open_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.evaluation.tables import read_tables
-from retrace.planning.score_settings import ScoreSettings, ThresholdSettings
+from retrace.planning.score_settings import LearningSettings, ScoreSettings, ThresholdSettings
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.remote.addresses import is_address
 from retrace.segmentation.region_graph import RegionGraph, load_region_graph
@@ -43,7 +43,9 @@ class ScoringInputs:
     """All volumes that were opened so far."""
     begun: float = field(default_factory=time.monotonic)
 
-    def origin(self, settings: ThresholdSettings | ScoreSettings, *files: Path) -> dict[str, Any]:
+    def origin(
+        self, settings: LearningSettings | ThresholdSettings | ScoreSettings, *files: Path
+    ) -> dict[str, Any]:
         """The origin of the scores: all that was read, the settings, and the cost."""
         paths = settings.dataset.skeleton_paths()
         local = [Path(path) for path in paths if not is_address(path)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from retrace.errors import ConfigError
 from retrace.evaluation.curve import agglomerated, pooled
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
@@ -28,8 +29,14 @@ def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict
     """The content of threshold.json: the threshold that the rule chooses, and all scores.
 
     Scores are averaged over the validation entries, weighted by their scored voxels. The thresholds
-    that the other rules would choose are stated, too.
+    that the other rules would choose are stated, too. ConfigError for even odds without a
+    classifier.
     """
+    if settings.threshold_rule == "even_odds" and inputs.classifier is None:
+        raise ConfigError(
+            "threshold_rule 'even_odds' is for the probabilities of a classifier; give "
+            f"--classifier FILE, or another rule: {', '.join(RULES)}"
+        )
     dataset, thresholds = settings.dataset, threshold_list(*settings.thresholds)
     entries = dataset.entries("validation")
     curves, parts, chosen_on = [], [], []

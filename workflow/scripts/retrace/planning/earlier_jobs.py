@@ -26,7 +26,12 @@ STORES = {
     "segmentation": "segment",
 }
 """By name of a store the rule that computes it."""
-FILES = {"threshold": "choose_threshold", "evaluation": "evaluate", "objects": "evaluate_objects"}
+FILES = {
+    "edge_classifier": "learn_edges",
+    "threshold": "choose_threshold",
+    "evaluation": "evaluate",
+    "objects": "evaluate_objects",
+}
 """By name of a JSON file the rule that writes it."""
 
 
@@ -84,7 +89,7 @@ def _scored(record: Path, rule: str) -> Iterator[EarlierJob]:
     path = record.with_name(record.name.removesuffix(RECORD) + ".json")
     origin = json_if_intact(path).get("origin")
     if settings is not None and origin:
-        yield _job(alike([rule], settings), 1, origin, path)
+        yield _job(alike([rule], settings, inputs=origin.get("inputs") or ()), 1, origin, path)
 
 
 def _of_volume(folder: Path) -> Iterator[EarlierJob]:
@@ -106,7 +111,8 @@ def _stored(path: Path, rule: str, whole: float | None) -> Iterator[EarlierJob]:
     part = parse_shard(content.get("shard", "1-of-1")).count
     rule = f"assemble_{rule}" if "shares" in content else rule
     steps = steps_of(rule, is_shard=part > 1)
-    same = alike(steps, settings, (content.get("settings") or {}).get("gpus", 1))
+    gpus = (content.get("settings") or {}).get("gpus", 1)
+    same = alike(steps, settings, gpus, content.get("inputs") or ())
     yield _job(same, mvoxels / part, content, path)
 
 

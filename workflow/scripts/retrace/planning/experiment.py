@@ -107,6 +107,8 @@ class Planner:
         if verb in ("segment", "evaluate", "export") and not has_own_scores:
             compatibility.check_segmentation(self.config.segment, self.config.shards, net)
             validation_checks.check_learned(self.config, data)
+        elif verb == "segment":
+            validation_checks.check_learned(self.config, data)
         if self.config.engine == "legacy":
             self._check_legacy(verb, net)
         if verb == "train":

@@ -59,6 +59,10 @@ def own_files(dataset: Dataset, path: str) -> list[str]:
 VOLUME_PARTS = ("raw", "labels", "inputs", "outputs", "outputs_mask")
 
 
+CLASSIFIER = "edge_classifier.safetensors"
+"""The classifier of edges of an experiment."""
+
+
 def volume_files(
     dataset: Dataset, volumes: Iterable[str], parts: Sequence[str] = VOLUME_PARTS
 ) -> list[str]:

@@ -10,6 +10,7 @@ from retrace.config.workflow import MULTICUT, WorkflowConfig, is_learned
 from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import (
+    CLASSIFIER,
     manifest,
     result_stores,
     results,
@@ -68,7 +69,7 @@ def _prediction_job(
     experiment = planner.experiment("segment", dataset, network)
     data, prediction = experiment.dataset, results(dataset, network, volume, "prediction.zarr")
     settings = segment_settings(planner.config, data, experiment.network, volume)
-    image = volume_files(data, [volume], ["raw"]) if settings.is_learned else []
+    image = volume_files(data, [volume], ["raw"]) if settings.raw else []
     return Job(
         settings,
         {"prediction": prediction},
@@ -83,6 +84,7 @@ def segment_job(
     """Joins fragments at the chosen threshold, in a volume or in one shard of it."""
     inputs = graph_inputs(planner, dataset, network, volume)
     if shard is not None:
+        inputs.pop("classifier", None)  # it has decided the table
         inputs["lut"] = results(dataset, network, volume, "shards/lut.zarr")
     waits = [manifest(inputs["fragments"])]
     return Job({}, inputs, waits, execution_of(shard))
@@ -107,7 +109,7 @@ def classifier_of(planner: Planner, dataset: str, network: str) -> dict[str, str
     """The classifier of edges as an input, where the method needs one."""
     if not is_learned(planner.config.segment.complete()):
         return {}
-    return {"classifier": results(dataset, network, "edge_classifier.safetensors")}
+    return {"classifier": results(dataset, network, CLASSIFIER)}
 
 
 @pair_target("segment")

@@ -31,7 +31,9 @@ def labelled_validation(dataset: Dataset) -> list[Entry]:
 
 
 def _is_tested(dataset: Dataset, entry: Entry) -> bool:
-    tested = (other for other in dataset.test if other.volume == entry.volume)
+    """Whether labels of a validation entry are tested, perhaps under the name of another volume."""
+    labels = {name: volume.labels for name, volume in dataset.volumes.items()}
+    tested = [other for other in dataset.test if labels[other.volume] == labels[entry.volume]]
     return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
 
 
@@ -141,8 +143,9 @@ def _check_even_odds(rule: str, segment: Segment) -> None:
             f"segment.method {segment.method!r} are none; take least_voi, smoothed, "
             "one_standard_error or bootstrap_median, or the method multicut"
         )
-    first, end, _ = segment.thresholds
-    if rule in ("even_odds", "auto") and is_learned(segment) and not first <= 0.5 < end:
+    first, end, step = segment.thresholds
+    contains = first <= 0.5 < end and abs((0.5 - first) / step % 1 - 0.5) > 0.499
+    if rule in ("even_odds", "auto") and is_learned(segment) and not contains:
         raise ConfigError(
             f"segment.thresholds {list(segment.thresholds)} do not contain 0.5, which "
             f"evaluate.threshold_rule {rule!r} takes for the method multicut; give for example "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retrace.config.lsd_network import LsdNetworkSettings
@@ -16,6 +17,7 @@ from retrace.formats.source import Source
 from retrace.geometry import chunk_count, voxels_to_cover
 from retrace.job import Job
 from retrace.planning.experiment import Planner
+from retrace.planning.paths import CLASSIFIER
 from retrace.planning.predict import predict_settings
 from retrace.planning.predict_settings import PredictionSettings
 from retrace.planning.train_settings import TrainSettings
@@ -83,15 +85,17 @@ def steps_of(rule: str, *, is_shard: bool) -> tuple[str, ...]:
     return steps[-1:] if rule == "segment" else steps[:1]
 
 
-def alike(steps: Sequence[str], settings: Any, gpus: int = 1) -> str:
+def alike(steps: Sequence[str], settings: Any, gpus: int = 1, inputs: Iterable[str] = ()) -> str:
     """The digest of what decides how long a unit of work takes.
 
-    `settings`: those that decide a result, as in records (`deciding`).
+    `settings`: those that decide a result, as in records (`deciding`). `inputs`: the files that are
+    read; a classifier of edges among them needs time and memory.
     """
     costly = COSTLY.get(steps[0])
     if costly is not None:
         settings = {name: _without_free(settings.get(name)) for name in costly}
-    return digest([list(steps), settings, gpus])
+    learned = ["classifier"] if any(Path(name).name == CLASSIFIER for name in inputs) else []
+    return digest([list(steps), settings, gpus, *learned])
 
 
 def _without_free(setting: Any) -> Any:
@@ -108,7 +112,7 @@ def work_of(planner: Planner, rule: str, job: Job, wildcards: Mapping[str, str])
         return _training(steps, settings)
     if isinstance(settings, PredictionSettings):
         return _prediction(steps, settings, shard.count, _voxel_size(planner, wildcards))
-    same = alike(steps, deciding(settings))
+    same = alike(steps, deciding(settings), inputs=map(str, job.inputs.values()))
     if isinstance(settings, MaskSettings):
         return Work(steps, MVOXEL, _millions(_size_of(settings.labels)), same)
     if rule in STEPS or steps == ("assemble",):
@@ -169,7 +173,7 @@ def _segmentation(
         steps,
         MVOXEL,
         _millions(shape, shards),
-        alike(steps, deciding(job.settings)),
+        alike(steps, deciding(job.settings), inputs=map(str, job.inputs.values())),
         written_files=None if files is None else files / shards,
     )
 

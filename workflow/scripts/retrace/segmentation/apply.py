@@ -74,12 +74,16 @@ class FragmentGraph:
         return ids[components(len(ids), self.joined_pairs(threshold))]
 
 
+def fragments_with_ids(store: Path) -> tuple[Volume, FragmentIds]:
+    """Fragments (Z, Y, X) and their ids in `fragments.zarr`; DataError if an array is missing."""
+    with reading(store):
+        return open_volume(store, "fragments"), stored_ids(open_group(store), store)
+
+
 def open_graph(store: Path, classifier: Path | None = None) -> FragmentGraph:
     """Opens `fragments.zarr`; DataError if an array is missing. See `open_region_graph`."""
-    graph, fragments = open_region_graph(store, classifier), open_volume(store, "fragments")
-    with reading(store):
-        ids = stored_ids(open_group(store), store)
-    return FragmentGraph(fragments, ids, graph)
+    graph = open_region_graph(store, classifier)
+    return FragmentGraph(*fragments_with_ids(store), graph)
 
 
 def relabelled(fragments: np.ndarray, ids: FragmentIds, segments: np.ndarray) -> np.ndarray:
@@ -104,7 +108,8 @@ def _boxes(fragments: Volume, shard: Shard) -> list[VoxelBox]:
 
 
 def write_segments(
-    graph: FragmentGraph,
+    fragments: Volume,
+    ids: FragmentIds,
     segments: np.ndarray,
     threshold: float,
     partial: Path,
@@ -115,7 +120,6 @@ def write_segments(
     `segments`: the segment of every fragment, (N,). Memory holds them and a few chunks. Returns
     the number of voxels written.
     """
-    fragments = graph.fragments
     create_volume(
         partial,
         "segments",
@@ -131,7 +135,7 @@ def write_segments(
     array.attrs["threshold"] = threshold
     boxes = _boxes(fragments, shard)
     for box in progress(boxes, len(boxes), "segments", "blocks"):
-        values = relabelled(fragments.read(box), graph.ids, segments)
+        values = relabelled(fragments.read(box), ids, segments)
         region = box.slices(fragments.box.offset)
         array[region] = values
         write_complete_shards(array, region)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -131,20 +130,24 @@ class EdgeClassifier:
                 f"{', '.join(different)}; all volumes need predictions of the same network"
             )
         scores = self.forest.scores(table.values)
-        rows, out_of_bag = self.trained.get(digest_of(edges), (np.empty(0, int), np.empty(0)))
+        rows, out_of_bag = self.trained.get(
+            digest_of(edges, table), (np.empty(0, int), np.empty(0))
+        )
         if rows.max(initial=-1) >= len(scores):
             raise DataError(f"the classifier has out-of-bag scores of other edges; {AGAIN}")
         scores[rows] = out_of_bag
         return scores.astype(np.float32)
 
 
-def digest_of(edges: np.ndarray) -> str:
-    """What identifies the edges (E, 2) of a volume."""
-    return hashlib.sha256(np.ascontiguousarray(edges, np.uint64).tobytes()).hexdigest()
+def digest_of(edges: np.ndarray, table: EdgeTable) -> str:
+    """What identifies the edges (E, 2) of a volume, and their features."""
+    found = hashlib.sha256(np.ascontiguousarray(edges, np.uint64).data)
+    found.update(np.ascontiguousarray(table.values).data)
+    return found.hexdigest()
 
 
-def save_classifier(path: Path, classifier: EdgeClassifier, facts: Mapping[str, Any]) -> None:
-    """Writes `classifier` and `facts` (JSON values) as safetensors; equal content, equal bytes."""
+def save_classifier(path: Path, classifier: EdgeClassifier) -> None:
+    """Writes `classifier` as safetensors; equal content, equal bytes."""
     import torch
 
     from retrace.checkpoints.safetensors import save_tensors
@@ -157,7 +160,7 @@ def save_classifier(path: Path, classifier: EdgeClassifier, facts: Mapping[str, 
         for name, array in sorted(arrays.items())
     }
     content = {"features": list(classifier.names), "volumes": list(classifier.trained)}
-    save_tensors(path, tensors, {**facts, **content})
+    save_tensors(path, tensors, content)
 
 
 def read_classifier(path: Path) -> EdgeClassifier:

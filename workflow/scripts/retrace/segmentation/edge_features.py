@@ -7,7 +7,7 @@ depend on how blocks are divided among jobs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,20 +157,50 @@ def edge_table(
     rows of fragments. Of descriptors the differences count, and the smaller of the last ones,
     which for local shape descriptors are sizes.
     """
-    columns = {name: contacts[:, i] for i, name in enumerate(CONTACT_NAMES[:-1])}
-    faces = contacts[:, -1].astype(np.float64)
-    of = {name: np.sort(fragments[:, i][ends], axis=1) for i, name in enumerate(names)}
-    small, large = of[VOXELS].astype(np.float64).T
-    columns |= {"log_faces": np.log(faces), "log_smaller": np.log(small)}
-    columns["log_larger"] = np.log(large)
-    columns["faces_of_surface"] = faces / small ** (2 / 3)
+    columns = _columns(contacts, fragments, names, ends)
+    values = np.empty((len(contacts), len(_table_names(names))), np.float32)
+    for index, column in enumerate(columns):
+        values[:, index] = column
+    return EdgeTable(_table_names(names), values, contacts[:, -1].astype(np.float64))
+
+
+def _descriptors(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name.startswith(DESCRIPTOR))
+
+
+def _table_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of `_columns`, in their order."""
+    sides = ("smaller", "larger", "difference")
+    return (
+        *CONTACT_NAMES[:-1],
+        *("log_faces", "log_smaller", "log_larger", "faces_of_surface"),
+        *(f"{side}_{name}" for name in _moments_of(CHANNELS) for side in sides),
+        *(f"contrast_{channel}" for channel in IMAGE_CHANNELS),
+        *(f"difference_{name}" for name in _descriptors(names)),
+        *(f"smaller_{name}" for name in _descriptors(names)[-1:]),
+    )
+
+
+def _columns(
+    contacts: np.ndarray, fragments: np.ndarray, names: tuple[str, ...], ends: np.ndarray
+) -> Iterator[np.ndarray]:
+    """The columns of `edge_table`, one at a time: all together are several times the table."""
+
+    def of(name: str) -> np.ndarray:
+        return np.sort(fragments[:, names.index(name)][ends], axis=1)
+
+    yield from contacts[:, :-1].T
+    faces, small = contacts[:, -1].astype(np.float64), of(VOXELS)[:, 0].astype(np.float64)
+    yield from (np.log(faces), np.log(small), np.log(of(VOXELS)[:, 1].astype(np.float64)))
+    yield faces / small ** (2 / 3)
     for name in _moments_of(CHANNELS):
-        columns |= {f"smaller_{name}": of[name][:, 0], f"larger_{name}": of[name][:, 1]}
-        columns[f"difference_{name}"] = of[name][:, 1] - of[name][:, 0]
-    for name in (f"{channel}_mean" for channel in IMAGE_CHANNELS):
-        columns[f"contrast_{name}"] = columns[name] - of[name].mean(axis=1)
-    descriptors = [name for name in names if name.startswith(DESCRIPTOR)]
-    columns |= {f"difference_{name}": of[name][:, 1] - of[name][:, 0] for name in descriptors}
-    columns |= {f"smaller_{name}": of[name][:, 0] for name in descriptors[-1:]}
-    values = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
-    return EdgeTable(tuple(columns), values, faces)
+        smaller, larger = of(name).T
+        yield from (smaller, larger, larger - smaller)
+    for channel in IMAGE_CHANNELS:
+        name = f"{channel}_{MOMENTS[0]}"
+        yield contacts[:, CONTACT_NAMES.index(name)] - of(name).mean(axis=1)
+    for name in _descriptors(names):
+        smaller, larger = of(name).T
+        yield larger - smaller
+    for name in _descriptors(names)[-1:]:
+        yield of(name)[:, 0]

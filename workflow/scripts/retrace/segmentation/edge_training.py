@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from retrace.errors import DataError
-from retrace.machine_limits import usable_cores
 from retrace.segmentation.edge_classifier import LEAF, Forest
 
 TREES = 200
@@ -19,13 +18,21 @@ MOST_EDGES = 50_000
 SEED = 0
 
 
-def train_forest(features: np.ndarray, different: np.ndarray) -> tuple[Forest, np.ndarray]:
+def train_forest(
+    features: np.ndarray, different: np.ndarray, threads: int = 1
+) -> tuple[Forest, np.ndarray]:
     """A forest and the out-of-bag scores (E,) of its edges.
 
     `features` (E, F) float32; `different` (E,) bool: whether the two fragments belong to different
     objects. Equal input gives equal trees, on any number of cores. DataError if all edges are of
     one kind.
     """
+    if not len(different):
+        raise DataError(
+            "no edge of the validation entries lies between two fragments that are at least half "
+            "labelled; give a larger validation entry, or segment with `segment: {method: "
+            "hist_quant_75}`"
+        )
     if different.all() or not different.any():
         kinds = "between different objects" if different.all() else "within objects"
         raise DataError(
@@ -42,7 +49,7 @@ def train_forest(features: np.ndarray, different: np.ndarray) -> tuple[Forest, n
         max_samples=min(len(features), MOST_EDGES),
         oob_score=True,
         random_state=SEED,
-        n_jobs=usable_cores(),
+        n_jobs=threads,
     ).fit(features, different)
     return _as_arrays(forest.estimators_), forest.oob_decision_function_[:, 1]
 

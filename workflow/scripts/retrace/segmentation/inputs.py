@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class SegmentationInputs:
     affinities: Volume
     mask: Volume | None = None
     descriptors: Volume | None = None
-    """Local shape descriptors (D, Z, Y, X), where the prediction has them."""
+    """Local shape descriptors (D, Z, Y, X), where edges are described by them."""
     raw: Volume | None = None
     """The image (Z, Y, X), where edges are described by it."""
 
@@ -54,16 +54,21 @@ class SegmentationInputs:
 
 
 def open_segmentation_inputs(
-    prediction: Path, settings: SegmentationSettings
+    prediction: Path, settings: SegmentationSettings, *, describes_edges: bool = True
 ) -> SegmentationInputs:
-    """The prediction, checked against its manifest and the network's neighborhood, and the mask."""
+    """The prediction, checked against its manifest and the network's neighborhood, and the mask.
+
+    `describes_edges`: whether what describes edges for a classifier is opened, too.
+    """
     mask = settings.tissue_mask
     check_manifest(prediction)
     affinities = open_affinities(prediction, settings.boundary)
     check_affinities(affinities, settings)
+    inputs = SegmentationInputs(affinities, open_source(mask) if mask else None)
+    if not settings.is_learned or not describes_edges or settings.raw is None:
+        return inputs
     descriptors = open_volume(prediction, "lsds") if "lsds" in open_group(prediction) else None
-    raw = _open_raw(settings.raw, affinities) if settings.raw and settings.is_learned else None
-    return SegmentationInputs(affinities, open_source(mask) if mask else None, descriptors, raw)
+    return replace(inputs, descriptors=descriptors, raw=_open_raw(settings.raw, affinities))
 
 
 def _open_raw(source: Source, affinities: Volume) -> Volume:

@@ -21,10 +21,16 @@ from retrace.errors import ConfigError
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.records.record import work_digest
 from retrace.replacement import remove_afterwards
-from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
+from retrace.segmentation.apply import (
+    fragments_with_ids,
+    open_graph,
+    read_threshold,
+    write_segments,
+)
 from retrace.segmentation.edge_columns import edge_columns
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore
+from retrace.segmentation.grid import FragmentIds
 from retrace.segmentation.inputs import SegmentationInputs, open_segmentation_inputs
 from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, make_fragments
 from retrace.storage.chunk_edges import fragment_chunks
@@ -62,8 +68,13 @@ class BlockJob:
     def input_stores(self) -> list[Path]:
         """Every store on this machine that the job reads."""
         stores = [self.prediction, *([self.fragments] if self.fragments else [])]
-        sources = (self.settings.tissue_mask, self.settings.raw)
+        sources = [self.settings.tissue_mask, self.settings.raw if self.writes_edges else None]
         return stores + local_paths(source for source in sources if source)
+
+    @property
+    def writes_edges(self) -> bool:
+        """Whether edges are written; of shards, that is another job than that of fragments."""
+        return self.shard == SINGLE_SHARD or self.fragments is not None
 
     @property
     def partial(self) -> Path:
@@ -72,7 +83,9 @@ class BlockJob:
 
     def open_inputs(self) -> SegmentationInputs:
         """The prediction, and the volumes of the dataset, checked."""
-        return open_segmentation_inputs(self.prediction, self.settings)
+        return open_segmentation_inputs(
+            self.prediction, self.settings, describes_edges=self.writes_edges
+        )
 
     def scratch(self, inputs: SegmentationInputs) -> Path:
         """The scratch folder of this job alone: its name is a digest of all that decides it."""
@@ -116,7 +129,6 @@ def write_fragments(job: BlockJob) -> None:
     check_shard(job.shard, settings)
     inputs = job.open_inputs()
     work = job.scratch(inputs)
-    columns = edge_columns(inputs, settings)
     threads = blocks_at_once(inputs.affinities.box, settings)
     grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
     store = FragmentStore(
@@ -131,11 +143,11 @@ def write_fragments(job: BlockJob) -> None:
     facts = {"blocks": len(store.mine)}
     with same_version(work, *inputs.volumes):
         make_fragments(inputs, store, settings, threads)
-        if job.shard == SINGLE_SHARD:
+        if job.writes_edges:
             files = None if settings.is_mutex else EdgeFiles(work, store.fragments, store.grid)
             if files:
                 make_edges(inputs, files, settings, threads)
-            facts["edges"] = write_graph(store.group, files, columns)
+            facts["edges"] = write_graph(store.group, files, edge_columns(inputs, settings))
     store.journal.keep(job.output)
     job.publish(inputs, begin, facts)
     remove_afterwards(work)
@@ -183,24 +195,24 @@ def write_lookup_table(
         inputs=[fragments, threshold_file, *([classifier] if classifier else [])],
         settings={},
         seconds=time.monotonic() - begin,
-        extra=_joined(graph, segments, threshold),
+        extra=_joined(graph.ids, segments, threshold),
     )
 
 
-def _joined(graph: FragmentGraph, segments: np.ndarray, threshold: float) -> dict[str, Any]:
+def _joined(ids: FragmentIds, segments: np.ndarray, threshold: float) -> dict[str, Any]:
     """Numbers for the manifest: threshold, fragments, and how many became part of another."""
-    joined = int(np.count_nonzero(segments != graph.ids.ids()))
+    joined = int(np.count_nonzero(segments != ids.ids()))
     return {"threshold": threshold, "fragments": len(segments), "joined_fragments": joined}
 
 
-def read_lookup_table(path: Path, graph: FragmentGraph, threshold: float) -> np.ndarray:
+def read_lookup_table(path: Path, ids: FragmentIds, threshold: float) -> np.ndarray:
     """The segment of every fragment, (N,) uint64, as `write_lookup_table` wrote them.
 
     Raises ConfigError if they are of other fragments or another threshold.
     """
     check_manifest(path)
     array: Any = open_group(path)["segments"]
-    if array.shape != (graph.ids.total,) or array.attrs["threshold"] != threshold:
+    if array.shape != (ids.total,) or array.attrs["threshold"] != threshold:
         raise ConfigError(f"{path} is not of these fragments and this threshold; delete it, rerun")
     with reading(path):
         return np.asarray(array[...])
@@ -216,22 +228,22 @@ def write_segmentation(
 ) -> None:
     """Writes `segmentation.zarr` (segments) and its manifest, the manifest last.
 
-    Without `lookup_table` the fragments are joined here.
+    Without `lookup_table` the fragments are joined here; with it, the graph is not read.
     """
     begin = time.monotonic()
     check_manifest(fragments)
     threshold = read_threshold(threshold_file)
-    graph = open_graph(fragments, classifier)
+    volume, ids = fragments_with_ids(fragments)
     if lookup_table is None:
-        segments = graph.segments(threshold)
+        segments = open_graph(fragments, classifier).segments(threshold)
     else:
-        segments = read_lookup_table(lookup_table, graph, threshold)
+        segments = read_lookup_table(lookup_table, ids, threshold)
     with writing(output) as partial:
-        voxels = write_segments(graph, segments, threshold, partial, shard)
+        voxels = write_segments(volume, ids, segments, threshold, partial, shard)
     write_manifest(
         output,
         inputs=[fragments, threshold_file, *filter(None, [lookup_table, classifier])],
         settings={},
         seconds=time.monotonic() - begin,
-        extra={**_joined(graph, segments, threshold), "voxels": voxels, "shard": str(shard)},
+        extra={**_joined(ids, segments, threshold), "voxels": voxels, "shard": str(shard)},
     )

@@ -63,13 +63,14 @@ class MulticutGraph(RegionGraph):
     """
 
     faces: np.ndarray
-    _cuts: dict[float, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    _last: dict[float, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def joined(self, threshold: float, part: slice = slice(None)) -> np.ndarray:
         """Which edges of `part` are inside the segments at `threshold`, bool; none at 0."""
-        if threshold not in self._cuts:
-            self._cuts[threshold] = self._cut(threshold)
-        return self._cuts[threshold][part]
+        if threshold not in self._last:
+            self._last.clear()  # those of all thresholds would take 50 bytes an edge
+            self._last[threshold] = self._cut(threshold)
+        return self._last[threshold][part]
 
     def in_memory(self) -> RegionGraph:
         """Itself: a multicut is of the whole graph, which is in memory."""

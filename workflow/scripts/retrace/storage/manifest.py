@@ -29,6 +29,7 @@ from retrace.reading import (
     reading_content,
     retried,
 )
+from retrace.records.contents import content_digest
 from retrace.replacement import MANIFEST, declare_with, is_waiting, newest, sync_tree
 from retrace.storage.chunk_index import (
     ChunkDigests,
@@ -166,7 +167,8 @@ def input_digest(path: Path) -> str:
         arrays = {name: array["sha256"] for name, array in content["arrays"].items()}
         return digest(arrays | content.get("files", {}))
     if path.is_dir():
-        return digest({name: a["sha256"] for name, a in describe_arrays(path).items()})
+        arrays = {name: array["sha256"] for name, array in describe_arrays(path).items()}
+        return digest(arrays) if arrays else content_digest(path)
     return file_sha256(path)[:16]
 
 

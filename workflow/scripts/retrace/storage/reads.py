@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from retrace.formats.source import Source
+from retrace.records.contents import fingerprint
 from retrace.remote.addresses import is_address
+from retrace.remote.block_reader import BlockReader
 from retrace.remote.read_record import ChangedError, merge_records
 from retrace.storage.manifest import origin, store_with_manifest
 from retrace.storage.volumes import OpenedVolumes, Volume
@@ -22,8 +24,16 @@ def local_paths(sources: Iterable[Source]) -> list[Path]:
 
 def remote_reads(*volumes: Volume | None) -> dict[str, dict[str, Any]]:
     """What was read of the remote ones among `volumes`, by address (ReadRecord.summary)."""
-    readers = [v.reader for v in volumes if v is not None and v.reader is not None]
-    return {reader.folder.url: reader.record.summary() for reader in readers}
+    return _merged(v.reader for v in volumes if v is not None and v.reader is not None)
+
+
+def _merged(readers: Iterable[BlockReader]) -> dict[str, dict[str, Any]]:
+    """What was read, by address; an address may have several readers, one for each array."""
+    records = [reader.record for reader in readers]
+    return {
+        url: merge_records([record for record in records if record.url == url]).summary()
+        for url in sorted({record.url for record in records})
+    }
 
 
 def origin_of_opened(
@@ -36,22 +46,18 @@ def origin_of_opened(
     """
     paths = [Path(path) for path, _ in opened if not is_address(path)]
     inputs = sorted({*(store_with_manifest(path) or path for path in paths), *files})
-    readers = [volume.reader for _, volume in opened if volume.reader is not None]
-    read = {
-        url: merge_records([r.record for r in readers if r.record.url == url]).summary()
-        for url in sorted({reader.folder.url for reader in readers})
-    }
+    read = _merged(volume.reader for _, volume in opened if volume.reader is not None)
     return origin(inputs, settings, seconds, read)
 
 
-def volume_version(volume: Volume, path: str) -> str | int:
+def volume_version(volume: Volume, path: str) -> str:
     """A value that differs after a change of the volume.
 
-    For a remote volume it comes from its metadata, for a local one it is the time of `path`.
+    For a remote volume it comes from its metadata, for a local one from the times of its files.
     """
     if volume.reader is not None:
         return volume.reader.record.version
-    return Path(path).stat().st_mtime_ns
+    return fingerprint(Path(path))
 
 
 @contextmanager
