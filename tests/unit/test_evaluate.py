@@ -159,12 +159,6 @@ def test_another_rule_may_choose_another_threshold_and_is_named(case: Case) -> N
     assert chosen["rule"].startswith(DESCRIPTIONS["smoothed"])
 
 
-def test_even_odds_need_the_probabilities_of_a_classifier(case: Case) -> None:
-    case.settings["threshold_rule"] = "even_odds"
-    with pytest.raises(ConfigError, match="'even_odds' is for the probabilities.*least_voi"):
-        case.choose()
-
-
 def test_validation_entries_are_weighted_by_voxels(case: Case) -> None:
     """One region of both neurons, and one of a quarter, which contains only fragment 1."""
     regions = [

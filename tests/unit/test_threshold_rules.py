@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from retrace.evaluation.contingency import count_block
 from retrace.evaluation.scores import score, weighted_mean
-from retrace.evaluation.threshold_rules import RULES, even_odds, object_parts, pooled_parts
+from retrace.evaluation.threshold_rules import RULES, object_parts, pooled_parts
 
 LABELS = arrays(np.int64, (4, 5, 6), elements=st.integers(0, 5))
 
@@ -76,11 +76,6 @@ def test_bootstrap_median_of_objects_with_minima_of_their_own() -> None:
     parts[:, 5] *= 2.2
     assert RULES["least_voi"](parts) == 4
     assert RULES["bootstrap_median"](parts) == 4
-
-
-def test_even_odds_are_the_threshold_next_to_a_half() -> None:
-    assert even_odds([0.0, 0.3, 0.52, 0.9]) == 2
-    assert even_odds([0.4, 0.6]) == 0
 
 
 @given(

@@ -158,9 +158,7 @@ Compile = Literal["auto", True, False]
 """Whether torch compiles a network; auto: if that saves time."""
 CpuLibrary = Literal["auto", "torch"]
 """What computes predictions on a CPU; auto: OpenVINO, or torch where OpenVINO lacks something."""
-ThresholdRule = Literal[
-    "least_voi", "smoothed", "one_standard_error", "bootstrap_median", "even_odds"
-]
+ThresholdRule = Literal["least_voi", "smoothed", "one_standard_error", "bootstrap_median"]
 """How a threshold is chosen: retrace/evaluation/threshold_rules.py."""
 ZarrFormat = Literal[2, 3]
 """Format of stores. 2: each chunk is a file. 3: chunks are in shards, so there are few files."""

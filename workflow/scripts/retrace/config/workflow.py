@@ -168,10 +168,9 @@ class Evaluate(SettingsModel):
         description="Number of the largest splits and merges of each test entry that errors.json "
         "lists.",
     )
-    threshold_rule: Literal["auto"] | ThresholdRule = Field(
-        "auto",
-        description="How the agglomeration threshold is chosen on the validation entries. auto: "
-        "even_odds with `method: multicut`, whose scores are probabilities; else least_voi.",
+    threshold_rule: ThresholdRule = Field(
+        "least_voi",
+        description="How the agglomeration threshold is chosen on the validation entries.",
     )
     boundary_thresholds: Thresholds = Field(
         (0.05, 1, 0.05),

@@ -6,18 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from retrace.errors import ConfigError
 from retrace.evaluation.curve import agglomerated, pooled
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score
-from retrace.evaluation.threshold_rules import (
-    DESCRIPTIONS,
-    RULES,
-    even_odds,
-    object_parts,
-    pooled_parts,
-)
+from retrace.evaluation.threshold_rules import DESCRIPTIONS, RULES, object_parts, pooled_parts
 from retrace.planning.score_settings import ThresholdSettings
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
@@ -29,14 +22,8 @@ def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict
     """The content of threshold.json: the threshold that the rule chooses, and all scores.
 
     Scores are averaged over the validation entries, weighted by their scored voxels. The thresholds
-    that the other rules would choose are stated, too. ConfigError for even odds without a
-    classifier.
+    that the other rules would choose are stated, too.
     """
-    if settings.threshold_rule == "even_odds" and inputs.classifier is None:
-        raise ConfigError(
-            "threshold_rule 'even_odds' is for the probabilities of a classifier; give "
-            f"--classifier FILE, or another rule: {', '.join(RULES)}"
-        )
     dataset, thresholds = settings.dataset, threshold_list(*settings.thresholds)
     entries = dataset.entries("validation")
     curves, parts, chosen_on = [], [], []
@@ -54,9 +41,7 @@ def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict
         chosen_on.append({**place, **counted.coverage()})
     scores = pooled(curves)
     objects = pooled_parts(parts, [curve[0].voxels for curve in curves])
-    chosen: dict[str, int] = {name: rule(objects) for name, rule in RULES.items()}
-    if inputs.classifier is not None:
-        chosen["even_odds"] = even_odds(thresholds)
+    chosen = {name: rule(objects) for name, rule in RULES.items()}
     row = chosen[settings.threshold_rule]
     return {
         "threshold": float(thresholds[row]),

@@ -8,7 +8,7 @@ take the spread between objects into account in different ways. All of them see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,31 +88,18 @@ def bootstrap_median(parts: Parts) -> int:
     return sorted(best)[(DRAWS - 1) // 2]
 
 
-def even_odds(thresholds: Sequence[float]) -> int:
-    """The threshold next to 0.5, for scores that are probabilities; of equal ones, the lowest.
-
-    A classifier learns from the same labels on which the other rules would choose. As its
-    probabilities are out of bag there, what they say of 0.5 holds for other volumes too.
-    """
-    return _lowest(np.abs(np.asarray(thresholds) - 0.5))
-
-
 RULES: Mapping[ThresholdRule, Callable[[Parts], int]] = {
     "least_voi": least_voi,
     "smoothed": smoothed,
     "one_standard_error": one_standard_error,
     "bootstrap_median": bootstrap_median,
 }
-"""Each rule as a function of parts (thresholds, objects), which returns the row it chooses.
-
-`even_odds` is not among them: it does not ask for the scores.
-"""
+"""Each rule as a function of parts (thresholds, objects), which returns the row it chooses."""
 
 DESCRIPTIONS: Mapping[ThresholdRule, str] = {
     "least_voi": "least VOI sum",
     "smoothed": f"least VOI sum, averaged over {SMOOTHED_OVER} neighbouring thresholds",
     "one_standard_error": "lowest threshold whose VOI sum is within one standard error, over "
     "objects, of the least",
-    "even_odds": "threshold next to 0.5, for scores that are probabilities",
     "bootstrap_median": f"median threshold of the least VOI sum over {DRAWS} samples of objects",
 }

@@ -9,7 +9,7 @@ from retrace.config.dataset_model import Dataset, DatasetVolume
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import interior_map
 from retrace.config.splits import scorable
-from retrace.config.workflow import WorkflowConfig, is_learned
+from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.job import Files, Job
 from retrace.planning.experiment import Planner
@@ -36,7 +36,6 @@ from retrace.planning.score_settings import (
 from retrace.planning.scored_dataset import ScoredDataset, ScoredSplit, ScoredVolume
 from retrace.planning.segment import classifier_of, graph_inputs
 from retrace.planning.targets import pair_target
-from retrace.setting_types import ThresholdRule
 from retrace.storage.shards import shard_names
 
 Part = Literal["raw", "labels"]
@@ -77,14 +76,8 @@ def choose_settings(config: WorkflowConfig, dataset: Dataset) -> ThresholdSettin
     return ThresholdSettings(
         dataset=scored,
         thresholds=config.segment.thresholds,
-        threshold_rule=_threshold_rule(config),
+        threshold_rule=config.evaluate.threshold_rule,
     )
-
-
-def _threshold_rule(config: WorkflowConfig) -> ThresholdRule:
-    if config.evaluate.threshold_rule != "auto":
-        return config.evaluate.threshold_rule
-    return "even_odds" if is_learned(config.segment.complete()) else "least_voi"
 
 
 def score_settings(config: WorkflowConfig, dataset: Dataset) -> ScoreSettings:

@@ -106,9 +106,9 @@ class Planner:
         has_own_scores |= not networks.head_names(net)
         if verb in ("segment", "evaluate", "export") and not has_own_scores:
             compatibility.check_segmentation(self.config.segment, self.config.shards, net)
-            validation_checks.check_learned(self.config, data)
+            validation_checks.check_learned(self.config.segment, data)
         elif verb == "segment":
-            validation_checks.check_learned(self.config, data)
+            validation_checks.check_learned(self.config.segment, data)
         if self.config.engine == "legacy":
             self._check_legacy(verb, net)
         if verb == "train":

@@ -37,13 +37,11 @@ def _is_tested(dataset: Dataset, entry: Entry) -> bool:
     return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
 
 
-def check_learned(config: WorkflowConfig, dataset: Dataset) -> None:
+def check_learned(segment: Segment, dataset: Dataset) -> None:
     """ConfigError if joining fragments is learned and there is nothing to learn it from.
 
     Labels of test entries must not be learned from, and they are not where entries overlap.
     """
-    segment = config.segment.complete()
-    _check_even_odds(config.evaluate.threshold_rule, segment)
     if not is_learned(segment):
         return
     apart = labelled_validation(dataset)
@@ -133,21 +131,3 @@ def _boxes(
 def _common(boxes: Sequence[VoxelBox]) -> VoxelBox:
     """The overlap of one or two boxes."""
     return boxes[0].intersect(boxes[-1])
-
-
-def _check_even_odds(rule: str, segment: Segment) -> None:
-    """ConfigError for the rule `even_odds` without probabilities or without thresholds near 0.5."""
-    if rule == "even_odds" and not is_learned(segment):
-        raise ConfigError(
-            "evaluate.threshold_rule 'even_odds' is for probabilities, and the scores of "
-            f"segment.method {segment.method!r} are none; take least_voi, smoothed, "
-            "one_standard_error or bootstrap_median, or the method multicut"
-        )
-    first, end, step = segment.thresholds
-    contains = first <= 0.5 < end and abs((0.5 - first) / step % 1 - 0.5) > 0.499
-    if rule in ("even_odds", "auto") and is_learned(segment) and not contains:
-        raise ConfigError(
-            f"segment.thresholds {list(segment.thresholds)} do not contain 0.5, which "
-            f"evaluate.threshold_rule {rule!r} takes for the method multicut; give for example "
-            "[0, 1, 0.02], or another rule"
-        )
