@@ -277,7 +277,8 @@ def test_learned_joining_of_boundary_maps_is_checked_where_they_are_segmented(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planner = Planner(tmp_path, run_config(segment={"method": "multicut"}), uses_containers=True)
-    data = datasets.load_dataset("phantom").model_copy(update={"validation": ()})
+    data = datasets.load_dataset("phantom")
+    data = data.model_copy(update={"validation": data.test})
     monkeypatch.setattr(Planner, "dataset", lambda *_, **__: data)
     with pytest.raises(ConfigError, match="dataset 'phantom' has none with labels that is apart"):
         planner.experiment("segment", "phantom", "n4")
