@@ -273,6 +273,15 @@ def test_learned_joining_needs_labels_apart_from_test_entries() -> None:
         check_learned(multicut, both)
 
 
+def test_labels_that_are_tested_under_another_name_are_not_learned_from() -> None:
+    data = datasets.load_dataset("phantom")
+    tested = [entry.model_copy(update={"volume": "other"}) for entry in data.validation]
+    volumes = data.volumes | {"other": data.volumes[data.validation[0].volume]}
+    twice = data.model_copy(update={"volumes": volumes, "test": tuple(tested)})
+    with pytest.raises(ConfigError, match="none with labels that is apart from its test"):
+        check_learned(Segment(method="multicut"), twice)
+
+
 def test_learned_joining_of_boundary_maps_is_checked_where_they_are_segmented(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

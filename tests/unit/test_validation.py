@@ -364,10 +364,6 @@ def test_a_validation_entry_that_is_tested_measures_nothing() -> None:
     assert [entry.volume for entry in labelled_validation(data)] == ["stack"]
     same = data.model_copy(update={"test": data.validation})
     assert labelled_validation(same) == []
-    renamed = data.volumes | {"other_name": data.volumes["stack"]}
-    tested = [entry.model_copy(update={"volume": "other_name"}) for entry in data.validation]
-    twice = data.model_copy(update={"volumes": renamed, "test": tuple(tested)})
-    assert labelled_validation(twice) == [], "the same labels under another name"
     (box,) = boxes_of_test(data, "stack")
     assert box.offset == (400, 0, 0)
 

@@ -31,9 +31,14 @@ def labelled_validation(dataset: Dataset) -> list[Entry]:
 
 
 def _is_tested(dataset: Dataset, entry: Entry) -> bool:
-    """Whether labels of a validation entry are tested, perhaps under the name of another volume."""
+    tested = (other for other in dataset.test if other.volume == entry.volume)
+    return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
+
+
+def _has_tested_labels(dataset: Dataset, entry: Entry) -> bool:
+    """Whether the labels of an entry are tested, perhaps under the name of another volume."""
     labels = {name: volume.labels for name, volume in dataset.volumes.items()}
-    tested = [other for other in dataset.test if labels[other.volume] == labels[entry.volume]]
+    tested = (other for other in dataset.test if labels[other.volume] == labels[entry.volume])
     return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
 
 
@@ -44,7 +49,8 @@ def check_learned(segment: Segment, dataset: Dataset) -> None:
     """
     if not is_learned(segment):
         return
-    apart = labelled_validation(dataset)
+    labelled = labelled_validation(dataset)
+    apart = [entry for entry in labelled if not _has_tested_labels(dataset, entry)]
     what = f"segment.method {segment.method!r} learns from the labels of validation entries, and"
     if not apart:
         raise ConfigError(
