@@ -7,11 +7,10 @@
 For each seed a folder; in it, trainings go on from one number of iterations to the next. At each
 number the experiment is predicted, segmented by each of the methods, and scored as
 `snakemake evaluate_D_N` does: the threshold comes from the validation entries, the score from the
-test entries. Printed are the mean
-over seeds and the standard deviation (n - 1) of the scores, the budget in core-seconds with the
-rate of the machine's matrix products, the VOI on validation during training, and what each rule
-that chooses a threshold (docs/reference/metrics.md) gives on the test entries. What has been scored
-is kept in FOLDER/scored.json and not done again.
+test entries. Printed are the mean over seeds and the standard deviation (n - 1) of the scores, the
+budget in core-seconds with the rate of the machine's matrix products, the VOI on validation during
+training, and what each rule that chooses a threshold (docs/reference/metrics.md) gives on the test
+entries. What has been scored is kept in FOLDER/scored.json and not done again.
 """
 
 from __future__ import annotations

@@ -104,10 +104,10 @@ class Planner:
             given_networks.check(self.config, dataset, network, self.init_of(dataset, network))
         has_own_scores = compatibility.is_scored_as_it_is(net) or isinstance(data, ExamplesDataset)
         has_own_scores |= not networks.head_names(net)
-        if verb in ("segment", "evaluate", "export") and not has_own_scores:
+        needs_segments = verb in ("segment", "evaluate", "export") and not has_own_scores
+        if needs_segments:
             compatibility.check_segmentation(self.config.segment, self.config.shards, net)
-            validation_checks.check_learned(self.config.segment, data)
-        elif verb == "segment":
+        if needs_segments or verb == "segment":
             validation_checks.check_learned(self.config.segment, data)
         if self.config.engine == "legacy":
             self._check_legacy(verb, net)

@@ -6,7 +6,7 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import head_names, interior_map
 from retrace.config.schema import check
-from retrace.config.workflow import MULTICUT, WorkflowConfig, is_learned
+from retrace.config.workflow import WorkflowConfig, is_learned
 from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import (
@@ -43,7 +43,7 @@ def segment_settings(
     settings["zarr_format"] = config.zarr_format
     if (mask := dataset.volumes[volume].tissue_mask) is not None:
         settings["tissue_mask"] = mask
-    if settings["method"] == MULTICUT:
+    if is_learned(config.segment.complete()):
         settings["raw"] = dataset.volumes[volume].raw
     return check(SegmentationSettings, settings, f"segmentation with network {network.name!r}")
 

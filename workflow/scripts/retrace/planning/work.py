@@ -116,7 +116,7 @@ def work_of(planner: Planner, rule: str, job: Job, wildcards: Mapping[str, str])
     if isinstance(settings, MaskSettings):
         return Work(steps, MVOXEL, _millions(_size_of(settings.labels)), same)
     if rule in STEPS or steps == ("assemble",):
-        return _segmentation(planner, steps, job, wildcards)
+        return _segmentation(planner, steps, job, wildcards, same)
     return Work(steps, JOB, None if job.copies else 1, same)
 
 
@@ -157,7 +157,7 @@ def _traits(network: VoxelNetworkSettings, gpus: int) -> dict[str, Any]:
 
 
 def _segmentation(
-    planner: Planner, steps: tuple[str, ...], job: Job, wildcards: Mapping[str, str]
+    planner: Planner, steps: tuple[str, ...], job: Job, wildcards: Mapping[str, str], same: str
 ) -> Work:
     """The work of a job on the prediction of a volume, or on one shard of it."""
     dataset, network = wildcards["dataset"], wildcards["network"]
@@ -173,7 +173,7 @@ def _segmentation(
         steps,
         MVOXEL,
         _millions(shape, shards),
-        alike(steps, deciding(job.settings), inputs=map(str, job.inputs.values())),
+        same,
         written_files=None if files is None else files / shards,
     )
 

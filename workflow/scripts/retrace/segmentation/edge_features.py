@@ -14,7 +14,7 @@ import numpy as np
 
 from retrace.compiled import compiled
 from retrace.segmentation.contacts import find_contacts
-from retrace.segmentation.fragments import highest_value
+from retrace.segmentation.fragments import highest_value, mean_of_channels
 from retrace.segmentation.image_channels import IMAGE_CHANNELS, face_values
 
 QUANTILES = (10, 25, 50, 75, 90, 98)
@@ -127,7 +127,7 @@ def fragment_features(
     """
     ids, count = np.ascontiguousarray(fragments, np.int64), int(fragments.max(initial=0))
     voxels = np.bincount(ids.ravel(), minlength=count + 1)[1:]
-    affinity = np.mean(affinities[:3], axis=0, dtype=np.float32) / highest_value(affinities)
+    affinity = mean_of_channels(affinities[:3]) / highest_value(affinities)
     columns = [voxels.astype(np.float64)]
     for channel in (affinity, *image):
         means = _sums(channel, ids, np.zeros(count), 1) / voxels

@@ -50,7 +50,8 @@ def _flood_sections(mean: np.ndarray, threshold: float) -> np.ndarray:
     return fragments
 
 
-def _mean(channels: np.ndarray) -> np.ndarray:
+def mean_of_channels(channels: np.ndarray) -> np.ndarray:
+    """The mean (Z, Y, X) float32 of channels (C, Z, Y, X)."""
     return np.asarray(np.mean(channels, axis=0, dtype=np.float32))
 
 
@@ -70,8 +71,8 @@ def watershed_fragments(affinities: np.ndarray, *, in_xy: bool) -> np.ndarray:
         )
     threshold = 0.5 * highest_value(affinities)
     if in_xy:
-        return _flood_sections(_mean(affinities[1:3]), threshold)
-    return flood(_mean(affinities[:3]) > threshold)
+        return _flood_sections(mean_of_channels(affinities[1:3]), threshold)
+    return flood(mean_of_channels(affinities[:3]) > threshold)
 
 
 def drop_weak(
@@ -83,7 +84,7 @@ def drop_weak(
     were made (the lsd code takes z and y there, by a slice that is off by one).
     """
     channels = affinities[1:3] if in_xy else affinities[:3]
-    mean = _mean(channels) / np.float32(highest_value(affinities))
+    mean = mean_of_channels(channels) / np.float32(highest_value(affinities))
     count = int(fragments.max(initial=0))
     flat = fragments.ravel().astype(np.int64)
     sizes = np.bincount(flat, minlength=count + 1)
