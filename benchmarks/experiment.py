@@ -26,3 +26,11 @@ def snakemake(
     command = [*program, *targets, *options, "--config", *config]
     with (folder / "log.txt").open("a") as log:
         subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=True)
+
+
+def link_data(folder: Path, shared: Path) -> None:
+    """Makes `folder`; datasets name files in ../shared of the folder that a workflow runs in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "shared"
+    if not link.is_symlink():
+        link.symlink_to(shared.resolve())

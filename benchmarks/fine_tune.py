@@ -1,23 +1,23 @@
-"""Labelled sections against VOI: a network trained from scratch, and from weights of other tissue.
+"""Few labels of gala: a network trained from scratch, and from weights of the FIB-25 sample.
 
-    python benchmarks/fine_tune.py                        # about a quarter of an hour on 2 cores
-    python benchmarks/fine_tune.py --sections 10 --iterations 300 --seeds 0 1 2
+    python benchmarks/fine_tune.py                        # about two hours on 2 cores with AMX
+    python benchmarks/fine_tune.py --sections 5 --iterations 100 --pretraining 400 --seeds 0
+    python benchmarks/fine_tune.py --weights {0,1,2}.safetensors     # of FIB-25, one for each seed
 
-The task is the FIB-25 sample (../shared/data): N of its sections z 0-79 are labelled, the threshold
-is chosen on z 80-99, and z 100-124 are scored. The other tissue is the volume `gala` of
-../shared/data, whose voxel size is not stated and taken as 10 nm, or generated neurites. All
-trainings on the labelled sections have the same number of iterations; those that start from other
-weights had `--pretraining` iterations more, on the other tissue.
+The weights are those of `train_fib25_sample_mtlsd_small`, one training for each seed. Then N
+sections around z 15 of the volume `gala` (../shared/data) are labelled, the threshold is chosen on
+z 30-36, and z 37-49 are scored. From scratch and from the weights, trainings have the same number
+of iterations on gala. The row of 0 sections is the network as trained on FIB-25. Both tissues are
+of flies; the voxel size of gala is not stated and taken as 10 nm. What has been scored is kept in
+FOLDER/scored.json and not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
-import statistics
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,30 @@ import h5py
 import numpy as np
 import yaml
 
-from experiment import REPOSITORY, snakemake
-from machine import describe_machine, table
-
-sys.path.insert(0, str(REPOSITORY / "workflow" / "scripts"))
-
-from retrace.synthetic.neurites import generate_neurites  # noqa: E402
+from experiment import REPOSITORY, link_data, snakemake
+from machine import describe_machine, shown, table
 
 VOXEL_NM = 10
-MIDDLE = 40
+SHAPE = (50, 100, 200)
+MIDDLE = 15
 """Section in the middle of those that may be labelled."""
-SCORED_FROM = 80
-"""First section of those that choose the threshold and are scored; they are not trained on."""
-TISSUES = ("gala", "generated")
-"""Other tissue to start from."""
-GENERATED_SHAPE = (100, 160, 160)
-NETWORK = {
-    "extends": "baseline_small",
+VALIDATION, TEST = (30, 37), (37, 50)
+"""Sections that choose the threshold, and those that are scored; they are not trained on."""
+SOURCE = "fib25_sample/mtlsd_small"
+SCRATCH, TUNED, UNCHANGED = "few", "few_tuned", "few_unchanged"
+FEW = {
+    "extends": "mtlsd_small",
     # Few labelled sections fill a small part of a block; blocks are smaller, to be faster.
-    "min_masked": 0.1,
+    "min_masked": 0.02,
     "recipes": {"isotropic": {"input_shape": [60, 60, 60]}},
     # The average of the weights must forget the first iterations of a short training.
     "optimizer": {"average": 0.98},
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    SCRATCH: FEW,
+    TUNED: {"extends": SCRATCH},
+    # One iteration at a rate that changes no bit of float32 weights above 1e-5.
+    UNCHANGED: {"extends": SCRATCH, "optimizer": {"lr": 1e-13}},
 }
 
 
@@ -56,14 +58,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sections", type=int, nargs="+", default=[5, 10, 20, 40])
-    parser.add_argument("--iterations", type=int, default=60, help="on the labelled sections")
-    parser.add_argument("--pretraining", type=int, default=300, help="iterations on other tissue")
-    parser.add_argument("--tissues", nargs="+", choices=TISSUES, default=["gala"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--sections", type=int, nargs="+", default=[1, 3, 10, 30])
+    parser.add_argument("--iterations", type=int, nargs="+", default=[150], help="on gala")
+    parser.add_argument("--pretraining", type=int, default=3900, help="iterations on FIB-25")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--weights", type=Path, nargs="+", help="trained on FIB-25, for each seed")
+    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared", help="data")
     parser.add_argument("--folder", type=Path, default=Path("fine_tune"), help="all files")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.weights and len(args.weights) != len(args.seeds):
+        parser.error(f"{len(args.weights)} --weights for {len(args.seeds)} --seeds")
+    return args
 
 
 # ---------------------------------------------------------------- files
@@ -77,117 +82,120 @@ def write(folder: Path, kind: str, name: str, content: dict[str, Any]) -> None:
 
 
 def box(first: int, last: int) -> dict[str, list[int]]:
-    """Sections of the cube of 250 x 250 pixels, as a region in nm."""
-    shape = [(last - first) * VOXEL_NM, 250 * VOXEL_NM, 250 * VOXEL_NM]
+    """Whole sections as a region in nm."""
+    shape = [(last - first) * VOXEL_NM, SHAPE[1] * VOXEL_NM, SHAPE[2] * VOXEL_NM]
     return {"offset": [first * VOXEL_NM, 0, 0], "shape": shape}
 
 
-def write_sections(folder: Path, cube: Path, count: int) -> None:
+def write_sections(folder: Path, volume: Path, count: int) -> None:
     """A dataset with labels on `count` sections around the middle, and on those that are scored."""
     first = MIDDLE - count // 2
     file = folder / f"labelled_{count}.h5"
-    with h5py.File(cube) as source, h5py.File(file, "w") as target:
-        is_labelled = np.zeros(source["raw"].shape, np.uint8)
-        is_labelled[first : first + count] = is_labelled[SCORED_FROM:] = 1
+    is_labelled = np.zeros(SHAPE, np.uint8)
+    is_labelled[first : first + count] = is_labelled[VALIDATION[0] :] = 1
+    with h5py.File(file, "w") as target:
         target["mask"] = is_labelled
-    volume = {
-        "raw": {"path": str(cube), "array": "raw"},
-        "labels": {"path": str(cube), "array": "labels_gt"},
+    parts = {
+        "raw": {"path": str(volume), "array": "raw"},
+        "labels": {"path": str(volume), "array": "labels_gt"},
         "labels_mask": {"path": file.name, "array": "mask"},
     }
     content = {
         "voxel_size_nm": [VOXEL_NM] * 3,
         "lsd_sigma_nm": 80,
-        "volumes": {"cube": volume},
-        "train": ["cube"],
-        "validation": [{"volume": "cube", "roi_nm": box(SCORED_FROM, 100)}],
-        "test": [{"volume": "cube", "roi_nm": box(100, 125)}],
+        "volumes": {"gala": parts},
+        "train": ["gala"],  # without the boxes of the other two
+        "validation": [{"volume": "gala", "roi_nm": box(*VALIDATION)}],
+        "test": [{"volume": "gala", "roi_nm": box(*TEST)}],
     }
     write(folder, "datasets", f"sections_{count}", content)
 
 
-def write_tissues(folder: Path, data: Path, tissues: Sequence[str]) -> None:
-    """The datasets of other tissue."""
-    generated = folder / "generated.h5"
-    raw, labels = generate_neurites(GENERATED_SHAPE, [VOXEL_NM] * 3, seed=0)
-    with h5py.File(generated, "w") as file:
-        file["raw"], file["labels_gt"] = raw, labels.astype(np.uint32)
-    files = {"gala": str(data / "gala" / "train.h5"), "generated": generated.name}
-    for name in tissues:
-        parts = {"raw": "raw", "labels": "labels_gt"}
-        volume = {part: {"path": files[name], "array": array} for part, array in parts.items()}
-        content = {"voxel_size_nm": [VOXEL_NM] * 3, "lsd_sigma_nm": 80, "volumes": {"all": volume}}
-        write(folder, "datasets", f"tissue_{name}", {**content, "train": ["all"]})
-
-
 def write_config(folder: Path, args: argparse.Namespace) -> None:
-    """All datasets and networks; the networks differ by what their training starts from."""
-    data = args.data.resolve()
-    write_tissues(folder, data, args.tissues)
+    """All datasets and networks."""
     for count in args.sections:
-        write_sections(folder, data / "fib25" / "training_sample2_z000-124.h5", count)
-    write(folder, "networks", "few", NETWORK)
-    for tissue in args.tissues:
-        write(folder, "networks", f"few_{tissue}", {"extends": "few"})
+        write_sections(folder, args.shared.resolve() / "data" / "gala" / "train.h5", count)
+    for name, content in NETWORKS.items():
+        write(folder, "networks", name, content)
 
 
 # ---------------------------------------------------------------- runs
 
 
-def pretrain(folder: Path, args: argparse.Namespace, seed: int) -> None:
-    """Trains on the other tissue; the weights become TISSUE.safetensors."""
-    targets = [f"train_tissue_{tissue}_few" for tissue in args.tissues]
-    snakemake(folder, targets, [f"iterations={args.pretraining}", f"seed={seed}"])
-    for tissue in args.tissues:
-        trained = folder / "results" / f"tissue_{tissue}" / "few" / "model.safetensors"
-        shutil.copy2(trained, folder / f"{tissue}.safetensors")
+def weights(folder: Path, args: argparse.Namespace, seed: int) -> str:
+    """The weights of FIB-25 in the folder of a seed; trains them unless they are given."""
+    if args.weights:
+        trained = args.weights[args.seeds.index(seed)]
+    else:
+        target = f"train_{SOURCE.replace('/', '_')}"
+        snakemake(folder, [target], [f"iterations={args.pretraining}", f"seed={seed}"])
+        trained = folder / "results" / SOURCE / "model.safetensors"
+    file = folder / "fib25.safetensors"
+    if not file.exists() or file.read_bytes() != trained.read_bytes():
+        shutil.copy2(trained, file)
+    return file.name
 
 
-def scores(folder: Path, count: int, network: str) -> float:
-    """VOI of the test sections."""
+def run(folder: Path, args: argparse.Namespace, training: dict[str, Any]) -> dict[str, Any]:
+    """Trains, segments and scores: the training with the VOI of the test sections."""
+    seed, count, network = (training[name] for name in ("seed", "sections", "network"))
+    config = [f"iterations={training['iterations']}", f"seed={seed}"]
+    if network != SCRATCH:
+        config.append(f"init={{{network}: {weights(folder, args, seed)}}}")
+    snakemake(folder, [f"evaluate_sections_{count}_{network}"], config)
     file = folder / "results" / f"sections_{count}" / network / "evaluation.json"
     (volume,) = json.loads(file.read_text())["volumes"].values()
-    return float(volume["voi_sum"])
+    best = min(row["voi_sum"] for row in volume["curve"])
+    print(f"{training}: VOI {volume['voi_sum']:.3f}, best of the curve {best:.3f}", flush=True)
+    return {**training, "voi_sum": volume["voi_sum"], "best": best}
 
 
-def run_seed(folder: Path, args: argparse.Namespace, seed: int) -> dict[tuple[int, str], float]:
-    """VOI by the number of sections and the network, for one seed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder, args)
-    pretrain(folder, args, seed)
-    start = ", ".join(f"few_{tissue}: {tissue}.safetensors" for tissue in args.tissues)
-    networks = ["few", *(f"few_{tissue}" for tissue in args.tissues)]
-    config = [f"iterations={args.iterations}", f"seed={seed}", f"init={{{start}}}"]
-    found = {}
-    for count in args.sections:
-        snakemake(folder, [f"evaluate_sections_{count}_{n}" for n in networks], config)
-        for network in networks:
-            found[count, network] = scores(folder, count, network)
-            voi = found[count, network]
-            print(f"seed {seed}, {count} sections, {network}: VOI {voi:.3f}", flush=True)
-    return found
+def trainings(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All trainings of all seeds."""
+    tried = [(args.sections[0], UNCHANGED, 1)]
+    numbers = itertools.product(args.iterations, args.sections)
+    tried += [(n, name, iterations) for iterations, n in numbers for name in (SCRATCH, TUNED)]
+    names = ("sections", "network", "iterations")
+    return [
+        {"seed": seed, **dict(zip(names, one, strict=True))} for seed in args.seeds for one in tried
+    ]
+
+
+def cells(rows: Sequence[dict[str, Any]], network: str, **chosen: int) -> list[str]:
+    """VOI at the chosen threshold, and the lowest of the curve; means and spread over seeds."""
+    chosen_items = {"network": network, **chosen}.items()
+    same = [row for row in rows if chosen_items <= row.items()]
+    return [shown(row[name] for row in same) for name in ("voi_sum", "best")]
+
+
+def scores_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows are numbers of labelled sections, columns what training starts from."""
+    lines = [["0", "0", "–", "–", *cells(rows, UNCHANGED)]]
+    done = {(row["iterations"], row["sections"]) for row in rows if row["network"] == TUNED}
+    for iterations, count in sorted(done):
+        chosen = {"sections": count, "iterations": iterations}
+        scores = [*cells(rows, SCRATCH, **chosen), *cells(rows, TUNED, **chosen)]
+        lines.append([str(count), str(iterations), *scores])
+    heading = ["labelled sections", "iterations", "from scratch", "its best", "from FIB-25"]
+    return table([*heading, "its best"], lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a table: rows are numbers of labelled sections, columns what training starts from."""
+    """Runs what has not been scored yet, and prints a table of all that has been scored."""
     args = parse_args(argv)
     print(describe_machine(), flush=True)
-    begin = time.monotonic()
-    found = [run_seed(args.folder / f"seed_{seed}", args, seed) for seed in args.seeds]
-    networks = ("few", *(f"few_{tissue}" for tissue in args.tissues))
-    rows = []
-    for count in args.sections:
-        voi = [[one[count, network] for one in found] for network in networks]
-        rows.append([str(count), *(shown(values) for values in voi)])
-    print("\n" + table(("labelled sections", "from scratch", *args.tissues), rows))
-    seconds = time.monotonic() - begin
-    print(f"VOI of z 100-124, bits; seeds {args.seeds}, {seconds / 60:.0f} minutes")
-
-
-def shown(values: Sequence[float]) -> str:
-    """The mean of the seeds, and their range where there are several."""
-    mean = f"{statistics.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f}-{max(values):.3f})"
+    link_data(args.folder, args.shared)
+    file = args.folder / "scored.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    for training in trainings(args):
+        folder = args.folder / f"seed_{training['seed']}"
+        folder.mkdir(exist_ok=True)
+        write_config(folder, args)
+        if not any(training.items() <= row.items() for row in rows):
+            rows.append(run(folder, args, training))
+            file.write_text(json.dumps(rows, indent=1))
+    print(f"\n{scores_table(rows)}\nVOI of z 37-49, bits, at the threshold chosen on z 30-36, and")
+    print(f"at the best threshold of the test sections; seeds {sorted({r['seed'] for r in rows})}")
 
 
 if __name__ == "__main__":

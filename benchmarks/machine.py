@@ -8,7 +8,7 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +171,12 @@ def row(*cells: object) -> str:
 def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     return "\n".join([row(*heading), "|" + "---|" * len(heading), *(row(*cells) for cells in rows)])
+
+
+def shown(values: Iterable[float | None], form: str = ".3f") -> str:
+    """Mean ± standard deviation over seeds; a dash where a seed has no value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{statistics.mean(known):{form}}"
+    return f"{mean} ± {statistics.stdev(known):{form}}" if len(known) > 1 else mean

@@ -19,15 +19,14 @@ import argparse
 import itertools
 import json
 import os
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiment import REPOSITORY, snakemake
-from machine import describe_machine, matrix_rate, table
+from experiment import REPOSITORY, link_data, snakemake
+from machine import describe_machine, matrix_rate, shown, table
 
 METRICS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
 HEADING = (
@@ -127,15 +126,6 @@ def last_validation(training: Mapping[str, Any]) -> float | None:
 # ---------------------------------------------------------------- tables
 
 
-def shown(values: Iterable[float | None], form: str = ".3f") -> str:
-    """Mean ± standard deviation over seeds; a dash where a seed has no value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.mean(known):{form}}"
-    return f"{mean} ± {statistics.stdev(known):{form}}" if len(known) > 1 else mean
-
-
 Group = tuple[str, str, int]
 """Experiment, method, iterations."""
 
@@ -177,10 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs what has not been scored yet, and prints the tables."""
     args = parse_args(argv)
     print(describe_machine(), flush=True)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    data = args.folder / "shared"  # datasets name files in ../shared of where the workflow runs
-    if not data.is_symlink():
-        data.symlink_to(args.shared.resolve())
+    link_data(args.folder, args.shared)
     file = args.folder / "scored.json"
     rows: list[dict[str, Any]] = read(file) if file.exists() else []
     for row in rows:
