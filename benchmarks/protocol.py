@@ -3,14 +3,16 @@
     python benchmarks/protocol.py --iterations 400 1174 3900        # about 2 h on 2 cores with AMX
     python benchmarks/protocol.py --methods hist_quant_75 multicut --iterations 3900
     python benchmarks/protocol.py --experiments vnc_nc/n4 --iterations 1000
+    python benchmarks/protocol.py --experiments mnist_sample/cnn_modern --iterations 30000
 
 For each seed a folder; in it, trainings go on from one number of iterations to the next. At each
 number the experiment is predicted, segmented by each of the methods, and scored as
-`snakemake evaluate_D_N` does: the threshold comes from the validation entries, the score from the
-test entries. Printed are the mean over seeds and the standard deviation (n - 1) of the scores, the
-budget in core-seconds with the rate of the machine's matrix products, the VOI on validation during
-training, and what each rule that chooses a threshold (docs/reference/metrics.md) gives on the test
-entries. What has been scored is kept in FOLDER/scored.json and not done again.
+`snakemake evaluate_D_N` does: thresholds come from the validation entries, scores from the test
+entries. Boundary maps and classes of single examples are scored as they are. Printed are the mean
+over seeds and the standard deviation (n - 1) of the scores, the budget in core-seconds with the
+rate of the machine's matrix products, the VOI on validation during training, and what each rule
+that chooses a threshold (docs/reference/metrics.md) gives on the test entries.
+What has been scored is kept in FOLDER/scored.json and not done again.
 """
 
 from __future__ import annotations
@@ -28,12 +30,18 @@ import torch
 from experiment import REPOSITORY, link_data, snakemake
 from machine import describe_machine, matrix_rate, shown, table
 
-METRICS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
-HEADING = (
-    *("experiment", "method", "iterations", "core-seconds", "VOI split", "VOI merge", "VOI"),
-    *("adapted Rand error", "threshold", "best VOI of the curve", "fragments joined"),
-    "VOI on validation, training",
-)
+SEGMENTS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+KINDS = {
+    "segments": {
+        **{"voi_split": "VOI split", "voi_merge": "VOI merge", "voi_sum": "VOI"},
+        **{"adapted_rand_error": "adapted Rand error"},
+        **{"threshold": "threshold", "best": "best VOI of the curve"},
+        **{"fragments": "fragments joined", "validation": "VOI on validation, training"},
+    },
+    "boundaries": {"pixel_error": "pixel error", "v_rand": "V_Rand", "v_info": "V_Info"},
+    "examples": {"error_percent": "error, %", "wrong": "wrong", "nll": "NLL"},
+}
+"""Columns of the table by what an experiment predicts: name of the score, heading."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -73,20 +81,43 @@ def run(
     rate = matrix_rate(torch.device("cpu"), torch.float32)
     snakemake(folder, [f"evaluate_{dataset}_{network}"], [*config, *args.config], cores=args.cores)
     results = folder / "results" / dataset / network
-    files = {name: read(results / f"{name}.json") for name in ("evaluation", "training")}
-    chosen = read(results / "threshold.json")["threshold_by_rule"]
-    volumes = list(files["evaluation"]["volumes"].values())
-    curve = pooled([volume["curve"] for volume in volumes], volumes)
-    (scored,) = pooled([[volume] for volume in volumes], volumes)
+    training = read(results / "training.json")
     return {
         **{"experiment": experiment, "iterations": iterations, "seed": seed, "method": method},
-        **scored,
-        "threshold": files["evaluation"]["threshold"],
-        "best": min(row["voi_sum"] for row in curve),
-        "fragments": pooled([[v["best_possible"]] for v in volumes], volumes)[0]["voi_sum"],
-        "core_seconds": files["training"]["training_seconds"] * args.cores,
-        "validation": last_validation(files["training"]),
+        **scores(results),
+        "core_seconds": training["training_seconds"] * args.cores,
+        "validation": last_validation(training),
         "gflops": rate / 1e9,
+    }
+
+
+def scores(results: Path) -> dict[str, Any]:
+    """The scores of an experiment, with the key of KINDS that says which they are."""
+    evaluation = read(results / "evaluation.json")
+    if "wrong" in evaluation:
+        error_percent = 100 * evaluation["error"]
+        known = {name: evaluation[name] for name in ("wrong", "nll")}
+        return {"kind": "examples", "error_percent": error_percent, **known}
+    volumes = list(evaluation["volumes"].values())
+    if "pixel_error" in volumes[0]:
+        return {"kind": "boundaries", **pooled(volumes, volumes, list(KINDS["boundaries"]))}
+    return {"kind": "segments", **segment_scores(results, evaluation, volumes)}
+
+
+def segment_scores(
+    results: Path, evaluation: Mapping[str, Any], volumes: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """At the chosen threshold, the best of the curve, and at the thresholds of all rules."""
+    chosen = read(results / "threshold.json")["threshold_by_rule"]
+    curve = [
+        {**pooled(rows, volumes), "threshold": rows[0]["threshold"]}
+        for rows in zip(*(volume["curve"] for volume in volumes), strict=True)
+    ]
+    return {
+        **pooled(volumes, volumes),
+        "threshold": evaluation["threshold"],
+        "best": min(row["voi_sum"] for row in curve),
+        "fragments": pooled([v["best_possible"] for v in volumes], volumes)["voi_sum"],
         "rules": {rule: at(curve, value)["voi_sum"] for rule, value in chosen.items()},
         "rule_thresholds": chosen,
     }
@@ -97,18 +128,16 @@ def read(path: Path) -> Any:
 
 
 def pooled(
-    curves: Sequence[Sequence[Mapping[str, float]]], volumes: Sequence[Mapping[str, float]]
-) -> list[dict[str, float]]:
-    """The curves of several volumes as one: means, weighted by their scored voxels."""
+    rows: Sequence[Mapping[str, float]],
+    volumes: Sequence[Mapping[str, float]],
+    names: Sequence[str] = SEGMENTS,
+) -> dict[str, float]:
+    """The scores of several volumes as one: means, weighted by their scored voxels."""
     voxels = [volume["scored_voxels"] for volume in volumes]
-    rows = []
-    for same in zip(*curves, strict=True):
-        mean = {
-            name: sum(row[name] * n for row, n in zip(same, voxels, strict=True)) / sum(voxels)
-            for name in METRICS
-        }
-        rows.append({**mean, "threshold": same[0].get("threshold", -1)})
-    return rows
+    return {
+        name: sum(row[name] * n for row, n in zip(rows, voxels, strict=True)) / sum(voxels)
+        for name in names
+    }
 
 
 def at(curve: Sequence[Mapping[str, float]], threshold: float) -> Mapping[str, float]:
@@ -138,11 +167,11 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> dict[Group, list[Mapping[str, A
     return found
 
 
-def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each experiment and budget."""
-    columns = (*METRICS, "threshold", "best", "fragments", "validation")
+def scores_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """One row for each experiment, method and budget."""
+    columns = KINDS[kind]
     return table(
-        HEADING,
+        ["experiment", "method", "iterations", "core-seconds", *columns.values()],
         [
             [*group, shown((r["core_seconds"] for r in same), ".0f")]
             + [shown(r[name] for r in same) for name in columns]
@@ -171,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = args.folder / "scored.json"
     rows: list[dict[str, Any]] = read(file) if file.exists() else []
     for row in rows:
-        row.setdefault("method", "hist_quant_75")  # older files compare no methods
+        row.setdefault("kind", "segments")  # older files have no others
     key = ("experiment", "iterations", "seed", "method")
     done = {tuple(row[name] for name in key) for row in rows}
     order = itertools.product(sorted(args.iterations), args.experiments, args.seeds, args.methods)
@@ -180,12 +209,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         rows.append(run(args, experiment, iterations, seed, method))
         file.write_text(json.dumps(rows, indent=1))
-        voi = rows[-1]["voi_sum"]
-        print(f"{experiment}, {method}, seed {seed}, {iterations}: VOI {voi:.3f}", flush=True)
+        known = {name: rows[-1][name] for name in KINDS[rows[-1]["kind"]]}
+        print(f"{experiment}, {method}, seed {seed}, {iterations}: {known}", flush=True)
+    for kind in KINDS:
+        same = [row for row in rows if row["kind"] == kind]
+        if same:
+            print(f"\n{scores_table(same, kind)}")
+        if same and kind == "segments":
+            print(f"\nVOI by rule of the threshold\n\n{rules_table(same)}")
     rates = [row["gflops"] for row in rows]
-    print(f"\n{scores_table(rows)}\n\nVOI by rule of the threshold\n\n{rules_table(rows)}\n")
     rate = f"{min(rates):.0f} to {max(rates):.0f} GFLOP/s"
-    print(f"matrix products in float32 {rate}; {args.cores} cores")
+    print(f"\nmatrix products in float32 {rate}; {args.cores} cores")
 
 
 if __name__ == "__main__":
