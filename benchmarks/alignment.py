@@ -1,25 +1,31 @@
 """Learned alignment of sections compared with classical methods, on known displacements.
 
-    python benchmarks/alignment.py --data vnc --iterations 800
-    python benchmarks/alignment.py --data phantom --iterations 800
+    python benchmarks/alignment.py --data vnc                # about half an hour on one core
+    python benchmarks/alignment.py --data phantom --seeds 0 --iterations 384 768
 
 Data: generated neurites, or the sections of ../shared/data/vnc_nc averaged over 4 x 4 px (18.4 nm),
 each section moved and warped separately. Trained on some sections, scored on others: sections 6-9
-of vnc_nc, phantoms of other seeds. For each method, over all held-out pairs: mean endpoint error
-and its fraction of the zero field's, px; folded pixels; roughness; chunked correlation (12 x 12);
-CPU seconds of one thread per pair, and for the network also those of its training.
+of vnc_nc, phantoms of other seeds. With each seed, initial weights and the distortions of trained
+and held-out sections differ; so do the phantoms. For each method: mean endpoint error over all
+held-out pairs, px, and its fraction of the zero field's; folded pixels; roughness; chunked
+correlation (12 x 12); CPU seconds of one thread per pair. Then the held-out stacks are aligned
+section by section: greatest drift and error, with and without the correction of drift.
+
+Tables give the mean over seeds and the standard deviation (n - 1), also of the difference between
+a method and the network on the same data: positive where the network is better. What has been
+scored is kept in FOLDER and not done again. `--choose` scores other distortions of the training
+side (sections 3-5 of vnc_nc, trained on 0-3), to choose settings without the held-out sections.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +33,7 @@ import h5py
 import numpy as np
 import torch
 import yaml
-from skimage.registration import optical_flow_ilk, optical_flow_tvl1, phase_cross_correlation
 from torch import Tensor
-from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
@@ -41,41 +45,73 @@ from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
 from retrace.alignment.task import SeamlessTask
 from retrace.alignment.training import SeamlessTrainer
+from retrace.checkpoints.safetensors import save_model
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import network_content, resolved
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.yaml_files import merge
-from retrace.displacement import identity, smooth, upsample, warp
+from retrace.displacement import warp
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.seamless import Seamless  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 from retrace.training.loop import TrainingPlan  # noqa: E402
 
+from alignment_chain import KnownStack, PairMethod, score_chain  # isort: skip
+from classical_fields import LEVELS, MARGIN, Field, classical, still  # isort: skip
+from machine import describe_machine, shown, table  # isort: skip
+
 VNC = Path("../shared/data/vnc_nc/stack1_z00-09.h5")
 POOL = 4
 TRAINED, HELD_OUT = slice(0, 6), slice(6, 10)
-MARGIN = 16
-"""Pixels at the border in which errors are not counted."""
-LEVELS = 4
-"""Of the direct optimisation."""
-Field = Callable[[Tensor, Tensor], Tensor]
+CHOOSING = slice(0, 4), slice(3, 6)
+"""Sections to train on and to score with --choose."""
+VOXEL_NM = {"vnc": (50, 18, 18), "phantom": (40, 8, 8)}
+CHAINED = (
+    *("ILK", "ILK, radius 30", "best shift + ILK"),
+    *("direct optimisation", "direct optimisation, weight 1.6"),
+)
+"""Classical methods that also align the stacks section by section."""
+ZERO, NETWORK = "zero field", "network"
+COLUMNS = {
+    "error_px": ("error, px", ".3f"),
+    "ratio": ("error / zero field", ".2f"),
+}
+MEANS = {
+    "folded_percent": ("folded, %", ".3f"),
+    "roughness": ("roughness", ".4f"),
+    "correlation": ("correlation", ".3f"),
+    "seconds_per_pair": ("CPU s a pair", ".2f"),
+    "training_seconds": ("CPU s of training", ".0f"),
+}
+"""Columns without the deviation over seeds."""
+CHAIN_COLUMNS = {
+    "drift_before": "drift before, px",
+    "drift": "chained",
+    "drift_corrected": "corrected",
+    "error": "error chained, px",
+    "error_corrected": "corrected",
+}
+Row = dict[str, Any]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", choices=["vnc", "phantom"], default="vnc")
     parser.add_argument("--network", default="seamless_small")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the network")
-    parser.add_argument("--iterations", type=int, default=800)
+    parser.add_argument("--iterations", type=int, nargs="+", default=[768])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jitter", type=int, default=2, help="px")
     parser.add_argument("--warp", type=float, default=2.0, help="px")
     parser.add_argument("--versions", type=int, default=8, help="distortions of the trained ones")
     parser.add_argument("--tests", type=int, default=3, help="distortions of the held-out ones")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--side", type=int, default=256, help="of phantoms, px")
+    parser.add_argument("--choose", action="store_true", help="score the training side")
     parser.add_argument("--no-classical", action="store_true")
-    parser.add_argument("--every", type=int, default=0, help="score the network every so often")
-    parser.add_argument("--output", type=Path, help="JSON")
+    parser.add_argument("--no-chain", action="store_true", help="pairs alone, no drift")
+    parser.add_argument("--folder", type=Path, default=Path("alignment"), help="all files")
     return parser.parse_args(argv)
 
 
@@ -91,23 +127,23 @@ def vnc_sections() -> np.ndarray:
     return np.asarray(parts.mean((2, 4)).round().astype(np.uint8))
 
 
-def make_stacks(args: argparse.Namespace) -> tuple[list[Stack], list[Stack]]:
-    """Distorted stacks to train on and to score."""
+def make_stacks(args: argparse.Namespace, seed: int) -> tuple[list[Stack], list[Stack]]:
+    """Distorted stacks to train on and to score; those of two seeds have nothing in common."""
     distortion = Distortion(args.jitter, args.warp, 64, contrast=0.2)
+    first = 1000 * seed
+    train = range(first, first + args.versions)
+    begin = first + (500 if args.choose else 100)
+    tests = range(begin, begin + args.tests)
     if args.data == "phantom":
         shape = (6, args.side, args.side)
-        train = [phantom_stack(shape, seed, distortion) for seed in range(args.versions)]
-        return train, [phantom_stack(shape, 100 + seed, distortion) for seed in range(args.tests)]
+        both = [[phantom_stack(shape, n, distortion) for n in part] for part in (train, tests)]
+        return both[0], both[1]
     raw = vnc_sections()
-    train = [
-        distort_sections(raw[TRAINED], seed, distortion, f"train_{seed}")
-        for seed in range(args.versions)
-    ]
-    tests = [
-        distort_sections(raw[HELD_OUT], 100 + seed, distortion, f"test_{seed}")
-        for seed in range(args.tests)
-    ]
-    return train, tests
+    trained, scored = CHOOSING if args.choose else (TRAINED, HELD_OUT)
+    return (
+        [distort_sections(raw[trained], n, distortion, f"train_{n}") for n in train],
+        [distort_sections(raw[scored], n, distortion, f"test_{n}") for n in tests],
+    )
 
 
 @dataclass(frozen=True)
@@ -145,102 +181,7 @@ def pairs_of(stacks: Sequence[Stack]) -> list[Pair]:
     return pairs
 
 
-# ---------------------------------------------------------------- methods
-
-
-def shifted(shape: Sequence[int], shift: Sequence[float]) -> Tensor:
-    """The field (1, 2, H, W) that reads at r - shift."""
-    field = identity(shape)
-    field[0, 0], field[0, 1] = -float(shift[0]), -float(shift[1])
-    return field
-
-
-def phase_correlation(source: Tensor, target: Tensor) -> Tensor:
-    """One translation of all pixels, the peak of the phase correlation: (1, 2, H, W)."""
-    images = target[0, 0].numpy(), source[0, 0].numpy()
-    shift = phase_cross_correlation(*images, upsample_factor=10, normalization="phase")[0]
-    return shifted(source.shape[-2:], shift)
-
-
-def best_shift(source: Tensor, target: Tensor) -> Tensor:
-    """The best of three translations: none, and the peaks of phase and of cross-correlation.
-
-    Neighbouring sections differ so much that the phase correlation's peak is often a wrong one.
-    """
-    images = [windowed(image) for image in (target, source)]
-    peak = phase_cross_correlation(*images, upsample_factor=10, normalization=None)[0]
-    candidates = [
-        identity(source.shape[-2:]),
-        phase_correlation(source, target),
-        shifted(source.shape[-2:], peak),
-    ]
-    crop = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-    errors = [float((warp(source, field) - target)[crop].square().mean()) for field in candidates]
-    return candidates[int(np.argmin(errors))]
-
-
-def windowed(image: Tensor) -> np.ndarray:
-    """(H, W) without its mean, smoothed and faded out to the border."""
-    fine = smooth(image, 2.0)[0, 0].numpy()
-    fade = np.outer(*(np.hanning(side) for side in fine.shape))
-    return np.asarray((fine - fine.mean()) * fade)
-
-
-def flow(method: Callable[..., Any], begin: Field, **options: Any) -> Field:
-    """A shift, then scikit-image's optical flow for the rest."""
-
-    def found(source: Tensor, target: Tensor) -> Tensor:
-        start = begin(source, target)
-        moved = warp(source, start, "border")
-        field = method(target[0, 0].numpy(), moved[0, 0].numpy(), **options)
-        return start + torch.from_numpy(np.asarray(field, np.float32))[None]
-
-    return found
-
-
-def still(source: Tensor, target: Tensor) -> Tensor:
-    """The field of zero."""
-    return identity(source.shape[-2:])
-
-
-def optimise(source: Tensor, target: Tensor, weight: float = 0.8) -> Tensor:
-    """Adam on the field itself, coarse to fine: squared error and |grad|^2, 60 steps a level.
-
-    As the reference of ../shared/specs/seamless.md 9.3.
-    """
-    factor = 2 ** (LEVELS - 1)
-    field = identity([n // factor for n in source.shape[-2:]])
-    for level in range(LEVELS - 1, -1, -1):
-        a, b = (functional.avg_pool2d(image, 2**level) for image in (source, target))
-        field = field.detach().requires_grad_()
-        optimizer = torch.optim.Adam([field], lr=0.1)
-        for _ in range(60):
-            optimizer.zero_grad()
-            change = sum(
-                (field.narrow(d, 1, n - 1) - field.narrow(d, 0, n - 1)).square().sum(1).mean()
-                for d, n in ((2, field.shape[2]), (3, field.shape[3]))
-            )
-            loss = (warp(a, field, "border") - b).square().mean() + weight * change
-            loss.backward()  # type: ignore[union-attr]
-            optimizer.step()
-        field = field.detach()
-        if level:
-            field = upsample(field)
-    return field
-
-
-def classical() -> dict[str, Field]:
-    """The classical methods."""
-    return {
-        "phase correlation": phase_correlation,
-        "best shift": best_shift,
-        "ILK": flow(optical_flow_ilk, still, radius=15),
-        "TV-L1": flow(optical_flow_tvl1, still),
-        "best shift + ILK": flow(optical_flow_ilk, best_shift, radius=15),
-        "best shift + TV-L1": flow(optical_flow_tvl1, best_shift),
-        "direct optimisation": optimise,
-        "direct optimisation, smoother": partial(optimise, weight=4.0),
-    }
+# ---------------------------------------------------------------- scores
 
 
 def prepared(image: Tensor, network: SeamlessNetworkSettings) -> Tensor:
@@ -249,12 +190,7 @@ def prepared(image: Tensor, network: SeamlessNetworkSettings) -> Tensor:
     return prepare_sections(image[0], valid, radius_px=radius_px, fill=network.input.mean)[1][None]
 
 
-# ---------------------------------------------------------------- scores
-
-
-def score(
-    field_of: Field, pairs: Sequence[Pair], network: SeamlessNetworkSettings
-) -> dict[str, float]:
+def score(field_of: Field, pairs: Sequence[Pair], network: SeamlessNetworkSettings) -> Row:
     """The means over all pairs, and CPU seconds a pair."""
     rows, seconds = [], 0.0
     for pair in pairs:
@@ -270,13 +206,24 @@ def score(
         crop = slice(MARGIN, -MARGIN)
         moved = warp(pair.source, field)[0, 0, crop, crop].numpy()
         known = chunked_correlation(moved, pair.target[0, 0, crop, crop].numpy())
-        rows.append((errors.mean(), facts.folded, facts.roughness, np.nanmean(known)))
+        rows.append((errors.mean(), 100 * facts.folded, facts.roughness, np.nanmean(known)))
     mean = np.array(rows, np.float64).mean(0)
-    names = ("error_px", "folded", "roughness", "correlation")
+    names = ("error_px", "folded_percent", "roughness", "correlation")
     return {
         **dict(zip(names, map(float, mean), strict=True)),
         "seconds_per_pair": seconds / len(pairs),
     }
+
+
+def chain_scores(
+    module: Seamless | PairMethod,
+    network: SeamlessNetworkSettings,
+    stacks: Sequence[Stack],
+    voxel_nm: tuple[int, int, int],
+) -> dict[str, float]:
+    """The means over stacks of `ChainScores`."""
+    rows = [asdict(score_chain(module, network, KnownStack.of(s, voxel_nm))) for s in stacks]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 # ---------------------------------------------------------------- the network
@@ -322,58 +269,162 @@ def trainer_of(
     return SeamlessTrainer(task, module, optimizer, training_plan, device)
 
 
-def learned(network: SeamlessNetworkSettings, module: Seamless, flip: bool = True) -> Field:
+def learned(module: Seamless) -> Field:
+    """The field of a network, averaged over both orientations."""
+
     def found(source: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            return module.field(source, target, flip_average=flip)
+            return module.field(source, target, flip_average=True)
 
     return found
 
 
-def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """All methods on the same pairs."""
-    network = network_settings(args)
-    unit = 2 ** (max(network.height, LEVELS) - 1)
-    train, tests = ([cut(s, unit) for s in part] for part in make_stacks(args))
-    pairs = pairs_of(tests)
-    module = build_network(network, seed=args.seed)
-    results: dict[str, Any] = {}
+# ---------------------------------------------------------------- runs
 
-    def add_scores(name: str, field_of: Field) -> None:
-        results[name] = scores = score(field_of, pairs, network)
-        share = scores["error_px"] / results["zero field"]["error_px"]
-        print(
-            f"{name:30} error {scores['error_px']:.3f} px ({share:.2f})  folded "
-            f"{100 * scores['folded']:.3f} %  roughness {scores['roughness']:.4f}  correlation "
-            f"{scores['correlation']:.3f}  {scores['seconds_per_pair']:.2f} s/pair",
-            flush=True,
-        )
 
-    add_scores("zero field", still)
-    if not args.no_classical:
-        for name, method in classical().items():
-            add_scores(name, method)
-    with tempfile.TemporaryDirectory() as folder:
-        begin = time.process_time()
-        step = args.every or args.iterations
-        for done in range(step, args.iterations + 1, step):
-            trainer = trainer_of(network, train, done, Path(folder), module, args.seed)
-            outcome = trainer.run()
-            spent = time.process_time() - begin
-            last = outcome.losses[-50:].mean(0).tolist()
-            values = "  ".join(f"{k} {v:.4f}" for k, v in zip(outcome.terms, last, strict=True))
-            print(f"-- {done} iterations, {spent:.0f} s: {values}", flush=True)
-            add_scores(f"network, {done} iterations", learned(network, module))
-    results["training_seconds"] = spent
-    return results
+class Run:
+    """One seed: its data, and the scores of all methods on them."""
+
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self.args, self.seed = args, seed
+        self.network = network_settings(args)
+        unit = 2 ** (max(self.network.height, LEVELS) - 1)
+        parts = make_stacks(args, seed)
+        self.train, self.tests = ([cut(s, unit) for s in part] for part in parts)
+        self.pairs = pairs_of(self.tests)
+
+    def methods(self) -> dict[str, Field]:
+        """The zero field and the classical methods."""
+        return {ZERO: still} | ({} if self.args.no_classical else classical())
+
+    def scored(self, done: Mapping[str, Row]) -> Iterator[Row]:
+        """Scores of what is not in `done`, rows by method."""
+        for name, field_of in self.methods().items():
+            if name not in done:
+                chained = PairMethod(field_of) if name in CHAINED else None
+                yield self._row(name, field_of, chained)
+        module, spent = build_network(self.network, seed=self.seed), 0.0
+        for iterations in sorted(self.args.iterations):
+            name = f"{NETWORK}, {iterations} iterations"
+            if name in done:
+                spent = done[name]["training_seconds"]
+            else:
+                spent += self._train(module, iterations)
+                yield self._row(name, learned(module), module) | {"training_seconds": spent}
+
+    def _row(self, name: str, field_of: Field, chained: Seamless | PairMethod | None) -> Row:
+        row = {"seed": self.seed, "method": name, **score(field_of, self.pairs, self.network)}
+        if chained is not None and not self.args.no_chain:
+            voxel_nm = VOXEL_NM[self.args.data]
+            row["chain"] = chain_scores(chained, self.network, self.tests, voxel_nm)
+        return row
+
+    def _train(self, module: Seamless, iterations: int) -> float:
+        """Trains up to `iterations` and saves the weights; CPU seconds."""
+        begin, name = time.process_time(), f"{self.args.data}_{self.seed}"
+        work = self.args.folder / name
+        trainer_of(self.network, self.train, iterations, work, module, self.seed).run()
+        spent = time.process_time() - begin
+        settings = {"network": self.network.plain()}
+        save_model(self.args.folder / f"{name}_{iterations}.safetensors", module, settings)
+        return spent
+
+
+# ---------------------------------------------------------------- tables
+
+
+def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each method, in the order of seeds."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        found.setdefault(row["method"], []).append(row)
+    networks = sorted((name for name in found if name.startswith(NETWORK)), key=_iterations)
+    classic = [name for name in found if name not in networks]
+    return {name: found[name] for name in (*classic, *networks)}
+
+
+def _iterations(name: str) -> int:
+    return int(name.split()[1])
+
+
+def differences(rows: Sequence[Row], network: Sequence[Row], name: str) -> str:
+    """Method - network on the same data, mean ± standard deviation over seeds."""
+    other = {row["seed"]: row[name] for row in network}
+    return shown(row[name] - other[row["seed"]] for row in rows if row["seed"] in other)
+
+
+def pairs_table(rows: Sequence[Row]) -> str:
+    """One row for each method."""
+    zero = {row["seed"]: row["error_px"] for row in rows if row["method"] == ZERO}
+    methods = by_method([{**row, "ratio": row["error_px"] / zero[row["seed"]]} for row in rows])
+    best = list(methods.values())[-1]
+    titles = [title for title, _ in (*COLUMNS.values(), *MEANS.values())]
+    return table(
+        ["method", *titles, "error - network's, px"],
+        [
+            [name]
+            + [shown((r[key] for r in same), form) for key, (_, form) in COLUMNS.items()]
+            + [mean(same, key, form) for key, (_, form) in MEANS.items()]
+            + ["" if same is best else differences(same, best, "error_px")]
+            for name, same in methods.items()
+        ],
+    )
+
+
+def mean(rows: Sequence[Row], name: str, form: str) -> str:
+    """The mean over seeds; a dash where a method has no such value."""
+    values = [row[name] for row in rows if name in row]
+    return shown([statistics.mean(values)] if values else [], form)
+
+
+def chain_table(rows: Sequence[Row]) -> str:
+    """One row for each method that aligned the stacks section by section."""
+    chains = [
+        {**row["chain"], "seed": row["seed"], "method": row["method"]}
+        for row in rows
+        if "chain" in row
+    ]
+    methods = by_method(chains)
+    best = list(methods.values())[-1]
+    compared = {key: f"{title} - network's" for key, title in CHAIN_COLUMNS.items()}
+    del compared["drift_before"]
+    return table(
+        ["method", *CHAIN_COLUMNS.values(), *compared.values()],
+        [
+            [name, *(shown((r[key] for r in same), ".2f") for key in CHAIN_COLUMNS)]
+            + ["" if same is best else differences(same, best, key) for key in compared]
+            for name, same in methods.items()
+        ],
+    )
+
+
+def options(args: argparse.Namespace) -> Row:
+    """The options that change scores."""
+    left_out = {"iterations", "seeds", "no_classical", "no_chain", "folder"}
+    return {key: value for key, value in vars(args).items() if key not in left_out}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Scores what has not been scored yet, and prints the tables."""
     args = parse_args(argv)
     torch.set_num_threads(1)
-    results = compare(args)
-    if args.output:
-        args.output.write_text(json.dumps(results, indent=1) + "\n")
+    print(describe_machine(), flush=True)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    file = args.folder / f"scored_{args.data}.json"
+    kept = json.loads(file.read_text()) if file.exists() else {"options": options(args), "rows": []}
+    if kept["options"] != options(args):
+        sys.exit(f"{file} holds scores with other options, {kept['options']}; choose a --folder")
+    rows: list[Row] = kept["rows"]
+    for seed in args.seeds:
+        done = {row["method"]: row for row in rows if row["seed"] == seed}
+        for row in Run(args, seed).scored(done):
+            rows.append(row)
+            file.write_text(json.dumps(kept, indent=1) + "\n")
+            print(f"seed {seed}, {row['method']}: error {row['error_px']:.3f} px", flush=True)
+    wanted = [row for row in rows if row["seed"] in args.seeds]
+    print(f"\n{pairs_table(wanted)}")
+    if any("chain" in row for row in wanted):
+        print(f"\n{chain_table(wanted)}")
 
 
 if __name__ == "__main__":

@@ -3,38 +3,42 @@
 Kinds of phantoms: `plain` (each section moved and warped), `defects` (also cracks, folds and
 missing areas, as in the dataset phantom_sections), and `damaged` (`plain`, one section is noise).
 Drift is what evaluation.json reports: the length of a section's mean displacement from the first
-one; here the greatest of a stack. Both ways align the same stacks in the same process.
+one; here the greatest of a stack. All methods align the same stacks in the same process, chained
+and with the settings as shipped. With several models of a network (trainings with other seeds),
+each phantom counts with the mean over them, and the table also has the spread over trainings. It
+gives means and standard deviations over phantoms, also of the difference between a method and the
+network on the same phantom: positive where the network drifts less.
 
-python benchmarks/drift.py --model results/phantom_sections/seamless_small/model.safetensors
+python benchmarks/drift.py --models results/phantom_sections/seamless_small/model.safetensors
+python benchmarks/drift.py --models a.safetensors b.safetensors --methods network ILK --kinds plain
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.alignment.aligned_stack import ALIGNED, FIELD, AlignedStack
-from retrace.alignment.aligner import Aligner, AlignmentPlan
-from retrace.alignment.drift import DriftCorrector
-from retrace.alignment.scoring import KnownDistortion, Scorer
 from retrace.alignment.stack_files import Stack
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import network_content, resolved
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.seamless import Seamless  # noqa: E402
-from retrace.storage.volumes import Volume  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, phantom_stack  # noqa: E402
+
+from alignment_chain import KnownStack, PairMethod, score_chain  # isort: skip
+from classical_fields import classical  # isort: skip
+from machine import describe_machine, shown, table  # isort: skip
 
 VOXEL_NM = (40, 8, 8)
 PLAIN = Distortion(jitter_px=3, warp_px=2.5, spacing_px=48, near_px=12)
@@ -43,25 +47,27 @@ KINDS = {
     "defects": replace(PLAIN, crack=0.15, fold=0.15, missing=0.15),
     "damaged": PLAIN,
 }
+NETWORK = "network"
+Row = dict[str, Any]
+"""Kind, phantom's seed, method, number of the model, and the fields of ChainScores."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="seamless_small")
-    parser.add_argument("--model", type=Path, help="its weights; without, it is untrained")
+    parser.add_argument(
+        "--models", type=Path, nargs="+", default=[], help="its weights; without, it is untrained"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=[NETWORK], choices=[NETWORK, *classical()], metavar="METHOD"
+    )
     parser.add_argument("--sections", type=int, default=24)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--seeds", type=int, nargs="+", default=[301, 302, 303, 304, 305])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     return parser.parse_args(argv)
-
-
-@dataclass(frozen=True)
-class Phantom:
-    """Sections (Z, Y, X) with their distortion."""
-
-    sections: Volume
-    known: KnownDistortion
 
 
 def damaged(stack: Stack, seed: int) -> Stack:
@@ -76,88 +82,115 @@ def damaged(stack: Stack, seed: int) -> Stack:
     return replace(stack, images=images, masks=masks)
 
 
-def phantom(kind: str, sections: int, side: int, seed: int) -> Phantom:
-    """A phantom of a kind; defects count for the scores as in the workflow."""
+def phantom(kind: str, sections: int, side: int, seed: int) -> KnownStack:
+    """A phantom of a kind."""
     stack = phantom_stack((sections, side, side), seed, KINDS[kind], VOXEL_NM)
     if kind == "damaged":
         stack = damaged(stack, seed)
-    assert stack.fields is not None
-    images = stack.images.mul(255).round().to(torch.uint8).numpy()
-
-    def volume(array: np.ndarray, name: str) -> Volume:
-        return Volume(array, VOXEL_NM, (0, 0, 0), name)
-
-    fields = np.ascontiguousarray(stack.fields.numpy().swapaxes(0, 1))
-    known = KnownDistortion(volume(fields, "fields"), volume(stack.masks.numpy(), "masks"), 1)
-    return Phantom(volume(images, "sections"), known)
+    return KnownStack.of(stack, VOXEL_NM)
 
 
-def greatest_drift(phantom: Phantom, stack: AlignedStack, after: bool) -> float:
-    """Greatest drift of a section from the first, px."""
-    scorer = Scorer(phantom.sections, stack.volume(ALIGNED), stack.volume(FIELD), phantom.known)
-    drifts = [scorer.drift(z, after) for z in range(1, phantom.sections.box.shape[0])]
-    return max(drift for drift in drifts if drift is not None)
+def trained(network: SeamlessNetworkSettings, model: Path | None) -> Seamless:
+    """The network with its weights."""
+    module: Seamless = build_network(network)
+    if model is not None:
+        load_model(model, module, network)
+    return module.eval()
 
 
-class Comparison:
-    """Aligns stacks with a network, with and without the correction of drift."""
+def modules(
+    args: argparse.Namespace, network: SeamlessNetworkSettings
+) -> dict[str, list[Seamless | PairMethod]]:
+    """What aligns, by method: a network has one for each of its models."""
+    classics = classical()
+    return {
+        name: [trained(network, model) for model in args.models or [None]]
+        if name == NETWORK
+        else [PairMethod(classics[name])]
+        for name in args.methods
+    }
 
-    def __init__(self, name: str, model: Path | None) -> None:
-        self.network = resolved(network_content(name), DatasetTraits(), name)
-        self.module: Seamless = build_network(self.network)
-        if model is not None:
-            load_model(model, self.module, self.network)
-        self.module.eval()
 
-    def aligner(self, plan: AlignmentPlan) -> Aligner:
-        radius_px = self.network.contrast.equalised_radius_px
-        fill = self.network.input.mean
-        device = torch.device("cpu")
-        return Aligner(self.module, plan, device, radius_px=radius_px, fill=fill)
+def scored(args: argparse.Namespace, kind: str) -> Iterator[Row]:
+    """The scores of all methods on all phantoms of a kind."""
+    network = resolved(network_content(args.network), DatasetTraits(), args.network)
+    methods = modules(args, network)
+    for seed in args.seeds:
+        example = phantom(kind, args.sections, args.side, seed)
+        for name, alike in methods.items():
+            for model, module in enumerate(alike):
+                place = {"kind": kind, "seed": seed, "method": name, "model": model}
+                yield place | asdict(score_chain(module, network, example))
 
-    def aligned(
-        self, phantom: Phantom, folder: Path, *, correct: bool
-    ) -> tuple[AlignedStack, float]:
-        """The aligned stack and seconds per section; `correct`: with the settings as shipped."""
-        plan = AlignmentPlan.of(self.network.align)
-        begin = time.monotonic()
-        stack = AlignedStack(folder / "a.zarr", folder / "a", phantom.sections, None)
-        if correct:
-            chained = AlignedStack(folder / "c.zarr", folder / "c", phantom.sections, None)
-            self.aligner(plan).run(chained)
-            DriftCorrector(chained, plan.drift_reach, plan.tile).run(stack)
-        else:
-            self.aligner(replace(plan, realign_below=-1.0)).run(stack)
-        return stack, (time.monotonic() - begin) / phantom.sections.box.shape[0]
+
+# ---------------------------------------------------------------- tables
+
+
+def by_phantom(rows: Sequence[Row], method: str, name: str) -> list[float]:
+    """A score of a method for each phantom, the mean over models."""
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if row["method"] == method:
+            values.setdefault(row["seed"], []).append(row[name])
+    return [statistics.mean(same) for same in values.values()]
+
+
+def by_model(rows: Sequence[Row], method: str, name: str) -> list[float]:
+    """A score of a method for each model, the mean over phantoms."""
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if row["method"] == method:
+            values.setdefault(row["model"], []).append(row[name])
+    return [statistics.mean(same) for same in values.values()]
+
+
+def method_row(rows: Sequence[Row], method: str) -> list[str]:
+    """Mean ± standard deviation over phantoms, and over trainings."""
+    before, chained, corrected, seconds, more = (
+        by_phantom(rows, method, name)
+        for name in ("drift_before", "drift", "drift_corrected", "seconds", "seconds_corrected")
+    )
+    cells = [shown(before, ".1f")]
+    for name, drifts in (("drift", chained), ("drift_corrected", corrected)):
+        ratios = [drift / most for drift, most in zip(drifts, before, strict=True)]
+        cells += [shown(drifts, ".1f"), shown(ratios, ".2f")]
+        cells.append(shown(by_model(rows, method, name), ".1f") if method == NETWORK else "")
+        network = by_phantom(rows, NETWORK, name)
+        differs = method != NETWORK and bool(network)
+        pairs = zip(drifts, network, strict=True) if differs else ()
+        cells.append(shown((one - other for one, other in pairs), ".2f"))
+    errors = (by_phantom(rows, method, name) for name in ("error", "error_corrected"))
+    cells += [shown(values, ".2f") for values in errors]
+    return [*cells, shown(seconds, ".2f"), shown(more, ".2f")]
+
+
+HEADING = (
+    *("phantom", "method", "before", "chained", "ratio", "over trainings", "- network's"),
+    *("corrected", "ratio", "over trainings", "- network's"),
+    *("error chained, px", "corrected", "CPU s per section, chained", "corrected"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(1)
-    comparison = Comparison(args.network, args.model)
+    print(describe_machine(), flush=True)
+    rows: list[Row] = []
     for kind in args.kinds:
-        rows = []
-        for seed in args.seeds:
-            example = phantom(kind, args.sections, args.side, seed)
-            with tempfile.TemporaryDirectory() as folder:
-                chained, slow = comparison.aligned(example, Path(folder) / "0", correct=False)
-                corrected, slower = comparison.aligned(example, Path(folder) / "1", correct=True)
-                before = greatest_drift(example, chained, after=False)
-                drifts = [greatest_drift(example, stack, True) for stack in (chained, corrected)]
-            rows.append((before, *drifts, drifts[0] / before, drifts[1] / before, slow, slower))
-            print(f"{kind} {seed}: " + row_text(rows[-1]), flush=True)
-        table = np.array(rows)
-        print(f"{kind}, mean: " + row_text(table.mean(0)), flush=True)
-        print(f"{kind}, standard deviation: " + row_text(table.std(0, ddof=1)), flush=True)
-
-
-def row_text(row: Sequence[float]) -> str:
-    """One line of the table."""
-    before, chained, corrected, ratio, corrected_ratio, slow, slower = row
-    return (
-        f"drift before {before:.2f} px, chained {chained:.2f} ({ratio:.2f}), corrected "
-        f"{corrected:.2f} ({corrected_ratio:.2f}); s/section {slow:.2f}, {slower:.2f}"
-    )
+        for row in scored(args, kind):
+            rows.append(row)
+            print(
+                f"{kind} {row['seed']}, {row['method']} {row['model']}: drift "
+                f"{row['drift_before']:.2f} px before, {row['drift']:.2f} chained, "
+                f"{row['drift_corrected']:.2f} corrected",
+                flush=True,
+            )
+    lines = [
+        [kind, method, *method_row([row for row in rows if row["kind"] == kind], method)]
+        for kind in args.kinds
+        for method in args.methods
+    ]
+    print(f"\n{table(HEADING, lines)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""benchmarks/alignment.py and drift.py: paired differences, seeds, and what is not done again."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+OPTIONS = "--data phantom --side 128 --versions 1 --tests 1 --iterations 1 --no-classical"
+SMALL = OPTIONS.split()
+DRIFT = "--kinds plain --seeds 1 --sections 3 --side 128 --methods network ILK"
+
+
+@pytest.fixture
+def alignment(monkeypatch: pytest.MonkeyPatch, tiny_threads: None) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("alignment")
+
+
+def test_differences_are_paired_by_seed(alignment: Any) -> None:
+    ilk = [{"seed": 0, "error_px": 2.0}, {"seed": 1, "error_px": 4.0}]
+    network = [{"seed": 1, "error_px": 3.5}, {"seed": 0, "error_px": 1.5}]
+
+    assert alignment.differences(ilk, network, "error_px") == "0.500 ± 0.000"
+
+
+def test_seeds_share_no_stack(alignment: Any) -> None:
+    args = alignment.parse_args(SMALL)
+    stacks = [
+        stack for seed in (0, 1) for part in alignment.make_stacks(args, seed) for stack in part
+    ]
+
+    assert [s.name for s in stacks] == ["phantom_0", "phantom_100", "phantom_1000", "phantom_1100"]
+    assert not torch.equal(stacks[1].images, stacks[3].images)
+
+
+def test_what_is_scored_is_not_done_again(
+    alignment: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [*SMALL, "--seeds", "0", "--folder", str(tmp_path)]
+    alignment.main(options)
+    first = capsys.readouterr().out.splitlines()[-8:]
+    monkeypatch.setattr(alignment, "trainer_of", None)
+    alignment.main(options)
+
+    assert capsys.readouterr().out.splitlines()[-8:] == first
+    assert (tmp_path / "phantom_0_1.safetensors").is_file()
+    with pytest.raises(SystemExit, match="other options"):
+        alignment.main([*options, "--jitter", "3"])
+
+
+def test_drift_has_a_line_for_each_method(
+    alignment: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drift = importlib.import_module("drift")
+    drift.main(
+        [
+            "--kinds",
+            "plain",
+            "--seeds",
+            "1",
+            "--sections",
+            "3",
+            "--side",
+            "128",
+            "--methods",
+            "network",
+            "ILK",
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+
+    assert [line.split(" | ")[:2] for line in lines[-2:]] == [
+        ["| plain", "network"],
+        ["| plain", "ILK"],
+    ]
