@@ -24,7 +24,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
@@ -45,18 +44,15 @@ from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
 from retrace.alignment.task import SeamlessTask
 from retrace.alignment.training import SeamlessTrainer
-from retrace.checkpoints.safetensors import save_model
-from retrace.config.network_settings import DatasetTraits
-from retrace.config.networks import network_content, resolved
+from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config.seamless_network import SeamlessNetworkSettings
-from retrace.config.yaml_files import merge
 from retrace.displacement import warp
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.seamless import Seamless  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 from retrace.training.loop import TrainingPlan  # noqa: E402
 
-from alignment_chain import KnownStack, PairMethod, score_chain  # isort: skip
+from alignment_chain import KnownStack, PairMethod, changed, score_chain  # isort: skip
 from classical_fields import LEVELS, MARGIN, Field, classical, still  # isort: skip
 from machine import describe_machine, shown, table  # isort: skip
 
@@ -65,6 +61,7 @@ POOL = 4
 TRAINED, HELD_OUT = slice(0, 6), slice(6, 10)
 CHOOSING = slice(0, 4), slice(3, 6)
 """Sections to train on and to score with --choose."""
+DATA = ("vnc", "phantom")
 VOXEL_NM = {"vnc": (50, 18, 18), "phantom": (40, 8, 8)}
 CHAINED = (
     *("ILK", "ILK, radius 30", "best shift + ILK"),
@@ -98,7 +95,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", choices=["vnc", "phantom"], default="vnc")
+    parser.add_argument("--data", choices=DATA, default="vnc")
     parser.add_argument("--network", default="seamless_small")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the network")
     parser.add_argument("--iterations", type=int, nargs="+", default=[768])
@@ -108,6 +105,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--versions", type=int, default=8, help="distortions of the trained ones")
     parser.add_argument("--tests", type=int, default=3, help="distortions of the held-out ones")
     parser.add_argument("--side", type=int, default=256, help="of phantoms, px")
+    parser.add_argument("--mixed", action="store_true", help="train on both kinds of data")
     parser.add_argument("--choose", action="store_true", help="score the training side")
     parser.add_argument("--no-classical", action="store_true")
     parser.add_argument("--no-chain", action="store_true", help="pairs alone, no drift")
@@ -129,21 +127,28 @@ def vnc_sections() -> np.ndarray:
 
 def make_stacks(args: argparse.Namespace, seed: int) -> tuple[list[Stack], list[Stack]]:
     """Distorted stacks to train on and to score; those of two seeds have nothing in common."""
-    distortion = Distortion(args.jitter, args.warp, 64, contrast=0.2)
-    first = 1000 * seed
-    train = range(first, first + args.versions)
-    begin = first + (500 if args.choose else 100)
-    tests = range(begin, begin + args.tests)
-    if args.data == "phantom":
-        shape = (6, args.side, args.side)
-        both = [[phantom_stack(shape, n, distortion) for n in part] for part in (train, tests)]
-        return both[0], both[1]
-    raw = vnc_sections()
     trained, scored = CHOOSING if args.choose else (TRAINED, HELD_OUT)
-    return (
-        [distort_sections(raw[trained], n, distortion, f"train_{n}") for n in train],
-        [distort_sections(raw[scored], n, distortion, f"test_{n}") for n in tests],
-    )
+    begin = 1000 * seed + (500 if args.choose else 100)
+    train = [
+        stack
+        for data in (DATA if args.mixed else [args.data])
+        for stack in distorted(args, data, trained, range(1000 * seed, 1000 * seed + args.versions))
+    ]
+    return train, distorted(args, args.data, scored, range(begin, begin + args.tests))
+
+
+def distorted(
+    args: argparse.Namespace, data: str, sections: slice, seeds: Iterable[int]
+) -> list[Stack]:
+    """A stack for each seed: `sections` of vnc_nc, or a phantom of its own."""
+    distortion = Distortion(args.jitter, args.warp, 64, contrast=0.2)
+    if data == "vnc":
+        raw = vnc_sections()[sections]
+        return [distort_sections(raw, n, distortion, f"vnc_{n}") for n in seeds]
+    depth = TRAINED.stop
+    if args.mixed and args.choose:  # stacks that are trained on together have the same depth
+        depth = CHOOSING[0].stop
+    return [phantom_stack((depth, args.side, args.side), n, distortion) for n in seeds]
 
 
 @dataclass(frozen=True)
@@ -229,18 +234,6 @@ def chain_scores(
 # ---------------------------------------------------------------- the network
 
 
-def network_settings(args: argparse.Namespace) -> Any:
-    """The network's settings with those of --set."""
-    content = network_content(args.network)
-    for text in args.set:
-        key, _, word = text.partition("=")
-        value = yaml.safe_load(word)
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        content = merge(content, value)
-    return resolved(content, DatasetTraits(), args.network)
-
-
 def trainer_of(
     network: SeamlessNetworkSettings,
     stacks: Sequence[Stack],
@@ -269,12 +262,14 @@ def trainer_of(
     return SeamlessTrainer(task, module, optimizer, training_plan, device)
 
 
-def learned(module: Seamless) -> Field:
-    """The field of a network, averaged over both orientations."""
+def learned(module: Seamless, network: SeamlessNetworkSettings) -> Field:
+    """The field of a network, averaged as its settings `align` say."""
+    align = network.align
+    averages = {"flip_average": align.flip_average, "swap_average": align.swap_average}
 
     def found(source: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            return module.field(source, target, flip_average=True)
+            return module.field(source, target, **averages)
 
     return found
 
@@ -287,7 +282,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
         self.args, self.seed = args, seed
-        self.network = network_settings(args)
+        self.network = changed(args.network, args.set)
         unit = 2 ** (max(self.network.height, LEVELS) - 1)
         parts = make_stacks(args, seed)
         self.train, self.tests = ([cut(s, unit) for s in part] for part in parts)
@@ -309,8 +304,10 @@ class Run:
             if name in done:
                 spent = done[name]["training_seconds"]
             else:
-                spent += self._train(module, iterations)
-                yield self._row(name, learned(module), module) | {"training_seconds": spent}
+                spent = self._train(module, iterations, spent)
+                yield self._row(name, learned(module, self.network), module) | {
+                    "training_seconds": spent
+                }
 
     def _row(self, name: str, field_of: Field, chained: Seamless | PairMethod | None) -> Row:
         row = {"seed": self.seed, "method": name, **score(field_of, self.pairs, self.network)}
@@ -319,14 +316,19 @@ class Run:
             row["chain"] = chain_scores(chained, self.network, self.tests, voxel_nm)
         return row
 
-    def _train(self, module: Seamless, iterations: int) -> float:
-        """Trains up to `iterations` and saves the weights; CPU seconds."""
-        begin, name = time.process_time(), f"{self.args.data}_{self.seed}"
-        work = self.args.folder / name
+    def _train(self, module: Seamless, iterations: int, before: float) -> float:
+        """Trains up to `iterations` and saves the weights; CPU seconds, with those `before`.
+
+        Weights that a run with other data to score has saved are loaded.
+        """
+        name = f"{'mixed' if self.args.mixed else self.args.data}_{self.seed}"
+        file = self.args.folder / f"{name}_{iterations}.safetensors"
+        if file.exists():
+            return float(load_model(file, module, self.network)["training_seconds"])
+        begin, work = time.process_time(), self.args.folder / name
         trainer_of(self.network, self.train, iterations, work, module, self.seed).run()
-        spent = time.process_time() - begin
-        settings = {"network": self.network.plain()}
-        save_model(self.args.folder / f"{name}_{iterations}.safetensors", module, settings)
+        spent = before + time.process_time() - begin
+        save_model(file, module, {"network": self.network.plain(), "training_seconds": spent})
         return spent
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
@@ -25,9 +26,24 @@ from retrace.alignment.aligner import Aligner, AlignmentPlan
 from retrace.alignment.drift import DriftCorrector
 from retrace.alignment.scoring import KnownDistortion, Scorer
 from retrace.alignment.stack_files import Stack
+from retrace.config.network_settings import DatasetTraits
+from retrace.config.networks import network_content, resolved
 from retrace.config.seamless_network import SeamlessNetworkSettings
+from retrace.config.yaml_files import merge
 from retrace.networks.seamless import Seamless
 from retrace.storage.volumes import Volume
+
+
+def changed(name: str, settings: Sequence[str]) -> Any:
+    """The settings of a network with changes, each KEY=VALUE with dots for levels."""
+    content = network_content(name)
+    for text in settings:
+        key, _, word = text.partition("=")
+        value = yaml.safe_load(word)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        content = merge(content, value)
+    return resolved(content, DatasetTraits(), name)
 
 
 @dataclass(frozen=True)
@@ -64,8 +80,10 @@ class PairMethod:
     coarsest: int = 3
     """Sides of tiles are multiples of 2^coarsest px."""
 
-    def field(self, source: Tensor, target: Tensor, *, flip_average: bool) -> Tensor:
-        """The field (1, 2, H, W) px; nothing is gained by turning the sections."""
+    def field(
+        self, source: Tensor, target: Tensor, *, flip_average: bool, swap_average: bool
+    ) -> Tensor:
+        """The field (1, 2, H, W) px; the averages are those of networks."""
         with torch.enable_grad():
             return self.field_of(source, target).detach()
 

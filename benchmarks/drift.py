@@ -29,14 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 
 from retrace.alignment.stack_files import Stack
 from retrace.checkpoints.safetensors import load_model
-from retrace.config.network_settings import DatasetTraits
-from retrace.config.networks import network_content, resolved
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.seamless import Seamless  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, phantom_stack  # noqa: E402
 
-from alignment_chain import KnownStack, PairMethod, score_chain  # isort: skip
+from alignment_chain import KnownStack, PairMethod, changed, score_chain  # isort: skip
 from classical_fields import classical  # isort: skip
 from machine import describe_machine, shown, table  # isort: skip
 
@@ -57,6 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", default="seamless_small")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the network")
     parser.add_argument(
         "--models", type=Path, nargs="+", default=[], help="its weights; without, it is untrained"
     )
@@ -113,7 +112,7 @@ def modules(
 
 def scored(args: argparse.Namespace, kind: str) -> Iterator[Row]:
     """The scores of all methods on all phantoms of a kind."""
-    network = resolved(network_content(args.network), DatasetTraits(), args.network)
+    network = changed(args.network, args.set)
     methods = modules(args, network)
     for seed in args.seeds:
         example = phantom(kind, args.sections, args.side, seed)

@@ -14,7 +14,7 @@ from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.checkpoints.seamless import load_overlap
 from retrace.config.any_network import of_family
 from retrace.config.networks import load_network
-from retrace.displacement import rotate_180, rotate_field_180
+from retrace.displacement import compose, rotate_180, rotate_field_180
 from retrace.errors import DataError
 from retrace.networks.builders import pyramid_of
 from retrace.networks.cost_volume import local_correlation
@@ -117,6 +117,20 @@ def test_flip_averaged_fields_turn_with_the_sections() -> None:
         turned = module.field(rotate_180(source), rotate_180(target), flip_average=True)
 
     torch.testing.assert_close(rotate_field_180(turned), averaged, atol=1e-5, rtol=1e-4)
+
+
+def test_swap_averaged_fields_of_both_ways_undo_each_other() -> None:
+    module = built(tiny.network(zero_start=False))
+    source, target = images()
+
+    def difference(*, swap_average: bool) -> float:
+        options = {"flip_average": False, "swap_average": swap_average}
+        with torch.no_grad():
+            there = module.field(source, target, **options)
+            back = module.field(target, source, **options)
+        return float(compose(there, back)[..., 8:-8, 8:-8].abs().mean())
+
+    assert difference(swap_average=True) < 0.1 * difference(swap_average=False)
 
 
 def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:

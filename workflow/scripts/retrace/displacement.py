@@ -67,6 +67,18 @@ def compose(old: Tensor, new: Tensor) -> Tensor:
     return new + warp(old, new, "border")
 
 
+def inverse(field: Tensor, rounds: int = 5) -> Tensor:
+    """The field g (N, 2, H, W) px that undoes `field`: compose(field, g) is near zero.
+
+    By fixed-point iteration g = -field(r + g). Converges if the field changes by less than one
+    pixel between neighbouring pixels (Chen et al. 2008, Med. Phys. 35:81).
+    """
+    undone = -field
+    for _ in range(rounds):
+        undone = -warp(field, undone, "border")
+    return undone
+
+
 def add_fields(old: Tensor, new: Tensor) -> Tensor:
     """Additive composition, as in SEAMLeSS archives of 2018: equal to `compose` to first order."""
     return old + new

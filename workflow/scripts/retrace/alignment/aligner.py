@@ -43,6 +43,7 @@ class AlignmentPlan:
     targets: int
     temperature: float
     flip_average: bool
+    swap_average: bool
     max_displacement: int
     realign_below: float
     drift_reach: int
@@ -169,7 +170,8 @@ class Aligner:
 
     @torch.no_grad()
     def _pair(self, source: Tensor, target: Tensor) -> Tensor:
-        return self.module.field(source, target, flip_average=self.plan.flip_average)
+        averages = {"flip_average": self.plan.flip_average, "swap_average": self.plan.swap_average}
+        return self.module.field(source, target, **averages)
 
     def _check_length(self, field: Tensor, stack: AlignedStack, z: int) -> None:
         longest = float(length(field).max())

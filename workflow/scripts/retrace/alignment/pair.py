@@ -18,11 +18,18 @@ FIELD = "field"
 class PairAligner(Seamless):
     """Seamless with the same weights, but for raw grey values; returns only the field."""
 
-    def __init__(self, pyramid: Pyramid, *, radius_px: int | None, flip_average: bool) -> None:
-        """`radius_px`: see `prepare_sections`; `flip_average`: see `Seamless.field`."""
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        *,
+        radius_px: int | None,
+        flip_average: bool,
+        swap_average: bool = False,
+    ) -> None:
+        """`radius_px`: see `prepare_sections`; the averages: see `Seamless.field`."""
         super().__init__(pyramid)
         self.radius_px, self.fill = radius_px, pyramid.mean
-        self.flip_average = flip_average
+        self.flip_average, self.swap_average = flip_average, swap_average
 
     def forward(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """The field (N, 2, H, W) px from grey values (N, 1, H, W), 0 to 255.
@@ -30,8 +37,9 @@ class PairAligner(Seamless):
         Areas of 5 x 5 zeros or more count as not imaged. DataError if the sides cannot be halved as
         often as the pyramid has levels.
         """
-        inputs = (self._prepared(section / 255) for section in (source, target))
-        return {FIELD: self.field(*inputs, flip_average=self.flip_average)}
+        source, target = (self._prepared(section / 255) for section in (source, target))
+        averages = {"flip_average": self.flip_average, "swap_average": self.swap_average}
+        return {FIELD: self.field(source, target, **averages)}
 
     def _prepared(self, section: Tensor) -> Tensor:
         valid = valid_mask(section)
@@ -43,10 +51,12 @@ def build_pair_aligner(
     *,
     radius_px: int | None,
     flip_average: bool,
+    swap_average: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> PairAligner:
     """A `PairAligner` with initial weights that depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PairAligner(pyramid, radius_px=radius_px, flip_average=flip_average).to(device)
+        averages = {"flip_average": flip_average, "swap_average": swap_average}
+        return PairAligner(pyramid, radius_px=radius_px, **averages).to(device)

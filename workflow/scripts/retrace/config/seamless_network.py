@@ -138,6 +138,11 @@ class StackAlignment(SettingsModel):
         description="Whether sections are also aligned rotated by 180 degrees, and both fields "
         "averaged."
     )
+    swap_average: Flag = Field(
+        False,
+        description="Whether the target is also aligned to the source, and the field averaged with "
+        "the inverse of that one: errors that are the same both ways cancel. Takes twice the time.",
+    )
     max_displacement: Count = Field(
         description="Largest displacement, pixels: the margin that is read for rendering. Larger "
         "fields are an error."

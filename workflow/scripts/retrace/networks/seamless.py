@@ -18,6 +18,7 @@ from retrace.displacement import (
     add_fields,
     compose,
     identity,
+    inverse,
     rotate_180,
     rotate_field_180,
     upsample,
@@ -225,18 +226,29 @@ class Seamless(nn.Module):
         residual: Tensor = self.aligners[level](maps) * self.scales[level]
         return residual
 
-    def field(self, source: Tensor, target: Tensor, *, flip_average: bool) -> Tensor:
+    def field(
+        self, source: Tensor, target: Tensor, *, flip_average: bool, swap_average: bool = False
+    ) -> Tensor:
         """The field at level 0, (N, 2, H, W) px, of sections (N, 1, H, W).
 
         `flip_average`: its mean with the field of the sections turned by 180 degrees, turned back.
         Errors that depend on the orientation cancel, so a stack does not drift (SEAMLeSS,
-        inference/process.py).
+        inference/process.py). `swap_average`: its mean with the inverse of the field that aligns
+        the target to the source. Errors that are the same both ways cancel.
         """
-        field = self.align(self.encode(source), self.encode(target)).field
+        field = self._mean_of_ways(source, target, swap_average)
         if not flip_average:
             return field
-        turned = self.align(self.encode(rotate_180(source)), self.encode(rotate_180(target))).field
+        turned = self._mean_of_ways(rotate_180(source), rotate_180(target), swap_average)
         return (field + rotate_field_180(turned)) / 2
+
+    def _mean_of_ways(self, source: Tensor, target: Tensor, swap_average: bool) -> Tensor:
+        """The field (N, 2, H, W) px from source to target, averaged over both ways if requested."""
+        source_maps, target_maps = self.encode(source), self.encode(target)
+        field = self.align(source_maps, target_maps).field
+        if not swap_average:
+            return field
+        return (field + inverse(self.align(target_maps, source_maps).field)) / 2
 
     def level_parameters(self, level: int) -> list[nn.Parameter]:
         """The parameters of one level's aligner."""

@@ -42,6 +42,7 @@ def _arguments(network: SeamlessNetworkSettings) -> dict[str, Any]:
         "pyramid": pyramid_of(network),
         "radius_px": network.contrast.equalised_radius_px,
         "flip_average": network.align.flip_average,
+        "swap_average": network.align.swap_average,
     }
 
 
