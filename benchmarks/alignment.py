@@ -83,10 +83,10 @@ MEANS = {
 """Columns without the deviation over seeds."""
 CHAIN_COLUMNS = {
     "drift_before": "drift before, px",
-    "drift": "chained",
-    "drift_corrected": "corrected",
+    "drift": "drift chained",
+    "drift_corrected": "drift corrected",
     "error": "error chained, px",
-    "error_corrected": "corrected",
+    "error_corrected": "error corrected",
 }
 Row = dict[str, Any]
 
@@ -349,17 +349,23 @@ def _iterations(name: str) -> int:
     return int(name.split()[1])
 
 
-def differences(rows: Sequence[Row], network: Sequence[Row], name: str) -> str:
+def network_rows(methods: Mapping[str, list[Row]]) -> list[Row]:
+    """The rows of the network after the most iterations; none if it has not been scored."""
+    networks = [rows for name, rows in methods.items() if name.startswith(NETWORK)]
+    return networks[-1] if networks else []
+
+
+def differences(rows: Sequence[Row], network: Sequence[Row], name: str, form: str) -> str:
     """Method - network on the same data, mean ± standard deviation over seeds."""
     other = {row["seed"]: row[name] for row in network}
-    return shown(row[name] - other[row["seed"]] for row in rows if row["seed"] in other)
+    return shown((row[name] - other[row["seed"]] for row in rows if row["seed"] in other), form)
 
 
 def pairs_table(rows: Sequence[Row]) -> str:
     """One row for each method."""
     zero = {row["seed"]: row["error_px"] for row in rows if row["method"] == ZERO}
     methods = by_method([{**row, "ratio": row["error_px"] / zero[row["seed"]]} for row in rows])
-    best = list(methods.values())[-1]
+    best = network_rows(methods)
     titles = [title for title, _ in (*COLUMNS.values(), *MEANS.values())]
     return table(
         ["method", *titles, "error - network's, px"],
@@ -367,7 +373,7 @@ def pairs_table(rows: Sequence[Row]) -> str:
             [name]
             + [shown((r[key] for r in same), form) for key, (_, form) in COLUMNS.items()]
             + [mean(same, key, form) for key, (_, form) in MEANS.items()]
-            + ["" if same is best else differences(same, best, "error_px")]
+            + ["" if same is best else differences(same, best, "error_px", ".2f")]
             for name, same in methods.items()
         ],
     )
@@ -387,14 +393,16 @@ def chain_table(rows: Sequence[Row]) -> str:
         if "chain" in row
     ]
     methods = by_method(chains)
-    best = list(methods.values())[-1]
-    compared = {key: f"{title} - network's" for key, title in CHAIN_COLUMNS.items()}
+    best = network_rows(methods)
+    compared = {
+        key: f"{title.removesuffix(', px')} - network's" for key, title in CHAIN_COLUMNS.items()
+    }
     del compared["drift_before"]
     return table(
         ["method", *CHAIN_COLUMNS.values(), *compared.values()],
         [
             [name, *(shown((r[key] for r in same), ".2f") for key in CHAIN_COLUMNS)]
-            + ["" if same is best else differences(same, best, key) for key in compared]
+            + ["" if same is best else differences(same, best, key, ".2f") for key in compared]
             for name, same in methods.items()
         ],
     )

@@ -164,9 +164,10 @@ def method_row(rows: Sequence[Row], method: str) -> list[str]:
 
 
 HEADING = (
-    *("phantom", "method", "before", "chained", "ratio", "over trainings", "- network's"),
-    *("corrected", "ratio", "over trainings", "- network's"),
-    *("error chained, px", "corrected", "CPU s per section, chained", "corrected"),
+    *("phantom", "method", "drift before, px"),
+    *("chained", "ratio", "over trainings", "chained - network's"),
+    *("corrected", "ratio", "over trainings", "corrected - network's"),
+    *("error chained, px", "error corrected", "CPU s per section, chained", "corrected"),
 )
 
 

@@ -25,7 +25,7 @@ def test_differences_are_paired_by_seed(alignment: Any) -> None:
     ilk = [{"seed": 0, "error_px": 2.0}, {"seed": 1, "error_px": 4.0}]
     network = [{"seed": 1, "error_px": 3.5}, {"seed": 0, "error_px": 1.5}]
 
-    assert alignment.differences(ilk, network, "error_px") == "0.500 ± 0.000"
+    assert alignment.differences(ilk, network, "error_px", ".1f") == "0.5 ± 0.0"
 
 
 def test_seeds_share_no_stack(alignment: Any) -> None:
