@@ -1,6 +1,6 @@
 """Few labels of gala: a network trained from scratch, and from weights of the FIB-25 sample.
 
-    python benchmarks/fine_tune.py                        # about two hours on 2 cores with AMX
+    python benchmarks/fine_tune.py             # the weights take an hour of a core for each seed
     python benchmarks/fine_tune.py --sections 5 --iterations 100 --pretraining 400 --seeds 0
     python benchmarks/fine_tune.py --weights {0,1,2}.safetensors     # of FIB-25, one for each seed
 
