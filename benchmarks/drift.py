@@ -125,40 +125,33 @@ def scored(args: argparse.Namespace, kind: str) -> Iterator[Row]:
 # ---------------------------------------------------------------- tables
 
 
-def by_phantom(rows: Sequence[Row], method: str, name: str) -> list[float]:
-    """A score of a method for each phantom, the mean over models."""
+def means_by(key: str, rows: Sequence[Row], method: str, name: str) -> list[float]:
+    """A score of a method for each "seed" of a phantom or each "model": means over the others."""
     values: dict[int, list[float]] = {}
     for row in rows:
         if row["method"] == method:
-            values.setdefault(row["seed"], []).append(row[name])
-    return [statistics.mean(same) for same in values.values()]
-
-
-def by_model(rows: Sequence[Row], method: str, name: str) -> list[float]:
-    """A score of a method for each model, the mean over phantoms."""
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        if row["method"] == method:
-            values.setdefault(row["model"], []).append(row[name])
+            values.setdefault(row[key], []).append(row[name])
     return [statistics.mean(same) for same in values.values()]
 
 
 def method_row(rows: Sequence[Row], method: str) -> list[str]:
     """Mean ± standard deviation over phantoms, and over trainings."""
     before, chained, corrected, seconds, more = (
-        by_phantom(rows, method, name)
+        means_by("seed", rows, method, name)
         for name in ("drift_before", "drift", "drift_corrected", "seconds", "seconds_corrected")
     )
     cells = [shown(before, ".1f")]
     for name, drifts in (("drift", chained), ("drift_corrected", corrected)):
         ratios = [drift / most for drift, most in zip(drifts, before, strict=True)]
         cells += [shown(drifts, ".1f"), shown(ratios, ".2f")]
-        cells.append(shown(by_model(rows, method, name), ".1f") if method == NETWORK else "")
-        network = by_phantom(rows, NETWORK, name)
+        cells.append(
+            shown(means_by("model", rows, method, name), ".1f") if method == NETWORK else ""
+        )
+        network = means_by("seed", rows, NETWORK, name)
         differs = method != NETWORK and bool(network)
         pairs = zip(drifts, network, strict=True) if differs else ()
         cells.append(shown((one - other for one, other in pairs), ".2f"))
-    errors = (by_phantom(rows, method, name) for name in ("error", "error_corrected"))
+    errors = (means_by("seed", rows, method, name) for name in ("error", "error_corrected"))
     cells += [shown(values, ".2f") for values in errors]
     return [*cells, shown(seconds, ".2f"), shown(more, ".2f")]
 

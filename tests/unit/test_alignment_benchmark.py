@@ -60,21 +60,7 @@ def test_drift_has_a_line_for_each_method(
     alignment: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drift = importlib.import_module("drift")
-    drift.main(
-        [
-            "--kinds",
-            "plain",
-            "--seeds",
-            "1",
-            "--sections",
-            "3",
-            "--side",
-            "128",
-            "--methods",
-            "network",
-            "ILK",
-        ]
-    )
+    drift.main(DRIFT.split())
     lines = capsys.readouterr().out.splitlines()
 
     assert [line.split(" | ")[:2] for line in lines[-2:]] == [
