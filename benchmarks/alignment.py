@@ -408,10 +408,15 @@ def chain_table(rows: Sequence[Row]) -> str:
     )
 
 
-def options(args: argparse.Namespace) -> Row:
-    """The options that change scores."""
-    left_out = {"iterations", "seeds", "no_classical", "no_chain", "folder"}
-    return {key: value for key, value in vars(args).items() if key not in left_out}
+def check_options(args: argparse.Namespace) -> None:
+    """Exits if FOLDER holds weights or scores with other options that change them."""
+    left_out = {"data", "iterations", "seeds", "no_classical", "no_chain", "folder"}
+    chosen = {key: value for key, value in vars(args).items() if key not in left_out}
+    file = args.folder / "options.json"
+    if not file.exists():
+        file.write_text(json.dumps(chosen, indent=1) + "\n")
+    elif (kept := json.loads(file.read_text())) != chosen:
+        sys.exit(f"{args.folder} holds weights with other options, {kept}; choose a --folder")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -420,16 +425,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     print(describe_machine(), flush=True)
     args.folder.mkdir(parents=True, exist_ok=True)
+    check_options(args)
     file = args.folder / f"scored_{args.data}.json"
-    kept = json.loads(file.read_text()) if file.exists() else {"options": options(args), "rows": []}
-    if kept["options"] != options(args):
-        sys.exit(f"{file} holds scores with other options, {kept['options']}; choose a --folder")
-    rows: list[Row] = kept["rows"]
+    rows: list[Row] = json.loads(file.read_text()) if file.exists() else []
     for seed in args.seeds:
         done = {row["method"]: row for row in rows if row["seed"] == seed}
         for row in Run(args, seed).scored(done):
             rows.append(row)
-            file.write_text(json.dumps(kept, indent=1) + "\n")
+            file.write_text(json.dumps(rows, indent=1) + "\n")
             print(f"seed {seed}, {row['method']}: error {row['error_px']:.3f} px", flush=True)
     wanted = [row for row in rows if row["seed"] in args.seeds]
     print(f"\n{pairs_table(wanted)}")

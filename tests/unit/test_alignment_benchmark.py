@@ -54,6 +54,8 @@ def test_what_is_scored_is_not_done_again(
     assert (tmp_path / "phantom_0_1.safetensors").is_file()
     with pytest.raises(SystemExit, match="other options"):
         alignment.main([*options, "--jitter", "3"])
+    with pytest.raises(SystemExit, match="other options"):  # the weights of --mixed are shared
+        alignment.main([*options, "--data", "vnc", "--jitter", "3"])
 
 
 def test_drift_has_a_line_for_each_method(
