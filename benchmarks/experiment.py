@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,3 +36,20 @@ def link_data(folder: Path, shared: Path) -> None:
     link = folder / "shared"
     if not link.is_symlink():
         link.symlink_to(shared.resolve())
+
+
+Row = dict[str, Any]
+"""What was run, with its scores."""
+
+
+def scored(file: Path, wanted: Iterable[Row], run: Callable[[Row], Row]) -> list[Row]:
+    """The rows of a JSON file, and what `run` gives for each of `wanted` that has no row yet.
+
+    The file is written after each run, so that an interrupted program goes on.
+    """
+    rows: list[Row] = json.loads(file.read_text()) if file.exists() else []
+    for one in wanted:
+        if not any(one.items() <= row.items() for row in rows):
+            rows.append(run(one))
+            file.write_text(json.dumps(rows, indent=1))
+    return rows

@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 import yaml
 
-from experiment import REPOSITORY, link_data, snakemake
+from experiment import REPOSITORY, Row, link_data, scored, snakemake
 from machine import describe_machine, shown, table
 
 VOXEL_NM = 10
@@ -89,6 +89,7 @@ def box(first: int, last: int) -> dict[str, list[int]]:
 
 def write_sections(folder: Path, volume: Path, count: int) -> None:
     """A dataset with labels on `count` sections around the middle, and on those that are scored."""
+    folder.mkdir(exist_ok=True)
     first = MIDDLE - count // 2
     file = folder / f"labelled_{count}.h5"
     is_labelled = np.zeros(SHAPE, np.uint8)
@@ -111,14 +112,6 @@ def write_sections(folder: Path, volume: Path, count: int) -> None:
     write(folder, "datasets", f"sections_{count}", content)
 
 
-def write_config(folder: Path, args: argparse.Namespace) -> None:
-    """All datasets and networks."""
-    for count in args.sections:
-        write_sections(folder, args.shared.resolve() / "data" / "gala" / "train.h5", count)
-    for name, content in NETWORKS.items():
-        write(folder, "networks", name, content)
-
-
 # ---------------------------------------------------------------- runs
 
 
@@ -136,9 +129,13 @@ def weights(folder: Path, args: argparse.Namespace, seed: int) -> str:
     return file.name
 
 
-def run(folder: Path, args: argparse.Namespace, training: dict[str, Any]) -> dict[str, Any]:
+def run(args: argparse.Namespace, training: Row) -> Row:
     """Trains, segments and scores: the training with the VOI of the test sections."""
     seed, count, network = (training[name] for name in ("seed", "sections", "network"))
+    folder = args.folder / f"seed_{seed}"
+    write_sections(folder, args.shared.resolve() / "data" / "gala" / "train.h5", count)
+    for name, content in NETWORKS.items():
+        write(folder, "networks", name, content)
     config = [f"iterations={training['iterations']}", f"seed={seed}"]
     if network != SCRATCH:
         config.append(f"init={{{network}: {weights(folder, args, seed)}}}")
@@ -150,7 +147,7 @@ def run(folder: Path, args: argparse.Namespace, training: dict[str, Any]) -> dic
     return {**training, "voi_sum": volume["voi_sum"], "best": best}
 
 
-def trainings(args: argparse.Namespace) -> list[dict[str, Any]]:
+def trainings(args: argparse.Namespace) -> list[Row]:
     """All trainings of all seeds."""
     tried = [(args.sections[0], UNCHANGED, 1)]
     numbers = itertools.product(args.iterations, args.sections)
@@ -161,14 +158,14 @@ def trainings(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def cells(rows: Sequence[dict[str, Any]], network: str, **chosen: int) -> list[str]:
+def cells(rows: Sequence[Row], network: str, **chosen: int) -> list[str]:
     """VOI at the chosen threshold, and the lowest of the curve; means and spread over seeds."""
     chosen_items = {"network": network, **chosen}.items()
     same = [row for row in rows if chosen_items <= row.items()]
     return [shown(row[name] for row in same) for name in ("voi_sum", "best")]
 
 
-def scores_table(rows: Sequence[dict[str, Any]]) -> str:
+def scores_table(rows: Sequence[Row]) -> str:
     """Rows are numbers of labelled sections, columns what training starts from."""
     lines = [["0", "0", "–", "–", *cells(rows, UNCHANGED)]]
     done = {(row["iterations"], row["sections"]) for row in rows if row["network"] == TUNED}
@@ -185,15 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     print(describe_machine(), flush=True)
     link_data(args.folder, args.shared)
-    file = args.folder / "scored.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
-    for training in trainings(args):
-        folder = args.folder / f"seed_{training['seed']}"
-        folder.mkdir(exist_ok=True)
-        write_config(folder, args)
-        if not any(training.items() <= row.items() for row in rows):
-            rows.append(run(folder, args, training))
-            file.write_text(json.dumps(rows, indent=1))
+    rows = scored(args.folder / "scored.json", trainings(args), lambda one: run(args, one))
     print(f"\n{scores_table(rows)}\nVOI of z 37-49, bits, at the threshold chosen on z 30-36, and")
     print(f"at the best threshold of the test sections; seeds {sorted({r['seed'] for r in rows})}")
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from experiment import REPOSITORY, link_data, snakemake
+from experiment import REPOSITORY, Row, link_data, scored, snakemake
 from machine import describe_machine, matrix_rate, shown, table
 
 SEGMENTS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
@@ -70,10 +70,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 # ---------------------------------------------------------------- runs
 
 
-def run(
-    args: argparse.Namespace, experiment: str, iterations: int, seed: int, method: str
-) -> dict[str, Any]:
+def run(args: argparse.Namespace, wanted: Row) -> Row:
     """Trains, predicts, segments and scores; what the table needs of it."""
+    experiment, iterations, seed, method = (
+        wanted[name] for name in ("experiment", "iterations", "seed", "method")
+    )
     folder = args.folder / f"seed_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     dataset, network = experiment.split("/")
@@ -82,13 +83,15 @@ def run(
     snakemake(folder, [f"evaluate_{dataset}_{network}"], [*config, *args.config], cores=args.cores)
     results = folder / "results" / dataset / network
     training = read(results / "training.json")
-    return {
-        **{"experiment": experiment, "iterations": iterations, "seed": seed, "method": method},
+    row = {
+        **wanted,
         **scores(results),
         "core_seconds": training["training_seconds"] * args.cores,
         "validation": last_validation(training),
         "gflops": rate / 1e9,
     }
+    print(f"{wanted}: { {name: row[name] for name in KINDS[row['kind']]} }", flush=True)
+    return row
 
 
 def scores(results: Path) -> dict[str, Any]:
@@ -197,20 +200,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     print(describe_machine(), flush=True)
     link_data(args.folder, args.shared)
-    file = args.folder / "scored.json"
-    rows: list[dict[str, Any]] = read(file) if file.exists() else []
-    for row in rows:
-        row.setdefault("kind", "segments")  # older files have no others
-    key = ("experiment", "iterations", "seed", "method")
-    done = {tuple(row[name] for name in key) for row in rows}
     order = itertools.product(sorted(args.iterations), args.experiments, args.seeds, args.methods)
-    for iterations, experiment, seed, method in order:
-        if (experiment, iterations, seed, method) in done:
-            continue
-        rows.append(run(args, experiment, iterations, seed, method))
-        file.write_text(json.dumps(rows, indent=1))
-        known = {name: rows[-1][name] for name in KINDS[rows[-1]["kind"]]}
-        print(f"{experiment}, {method}, seed {seed}, {iterations}: {known}", flush=True)
+    wanted = [
+        {"experiment": experiment, "iterations": iterations, "seed": seed, "method": method}
+        for iterations, experiment, seed, method in order
+    ]
+    rows = scored(args.folder / "scored.json", wanted, lambda one: run(args, one))
     for kind in KINDS:
         same = [row for row in rows if row["kind"] == kind]
         if same:
