@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from retrace.config.alignment import stack_stores
 from retrace.config.dataset_model import Dataset, Entry
@@ -26,20 +26,21 @@ def labelled_validation(dataset: Dataset) -> list[Entry]:
     return [
         entry
         for entry in dataset.validation
-        if dataset.volumes[entry.volume].labels is not None and not _is_tested(dataset, entry)
+        if dataset.volumes[entry.volume].labels is not None
+        and not _is_tested(dataset, entry, [entry.volume])
     ]
 
 
-def _is_tested(dataset: Dataset, entry: Entry) -> bool:
-    tested = (other for other in dataset.test if other.volume == entry.volume)
+def _is_tested(dataset: Dataset, entry: Entry, volumes: Collection[str]) -> bool:
+    """Whether an entry overlaps a test entry of one of `volumes`."""
+    tested = (other for other in dataset.test if other.volume in volumes)
     return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
 
 
-def _has_tested_labels(dataset: Dataset, entry: Entry) -> bool:
-    """Whether the labels of an entry are tested, perhaps under the name of another volume."""
-    labels = {name: volume.labels for name, volume in dataset.volumes.items()}
-    tested = (other for other in dataset.test if labels[other.volume] == labels[entry.volume])
-    return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
+def _with_same_labels(dataset: Dataset, entry: Entry) -> list[str]:
+    """The volumes that have the labels of an entry's volume, perhaps under other names."""
+    labels = dataset.volumes[entry.volume].labels
+    return [name for name, volume in dataset.volumes.items() if volume.labels == labels]
 
 
 def check_learned(segment: Segment, dataset: Dataset) -> None:
@@ -50,7 +51,7 @@ def check_learned(segment: Segment, dataset: Dataset) -> None:
     if not is_learned(segment):
         return
     labelled = labelled_validation(dataset)
-    apart = [entry for entry in labelled if not _has_tested_labels(dataset, entry)]
+    apart = [e for e in labelled if not _is_tested(dataset, e, _with_same_labels(dataset, e))]
     what = f"segment.method {segment.method!r} learns from the labels of validation entries, and"
     if not apart:
         raise ConfigError(
