@@ -1,10 +1,12 @@
-"""Speed of ELEKTRONN's 3-D example: training, and dense compared with strided prediction.
+"""Speed of ELEKTRONN's networks: of its 3-D example, and of those of digits.
 
     python benchmarks/elektronn.py --threads 2
+    python benchmarks/elektronn.py --threads 1 --networks --images cnn_warp cnn_modern
 
-In one run, in turn: a training step on one patch; a dense pass (max-fragment pooling) over a block;
-and the same block as ELEKTRONN's predictDense did it, one strided pass for each offset below the
-stride. Seconds are those of the process, which other work on the machine disturbs less.
+3-D, in one run, in turn: a training step on one patch; a dense pass (max-fragment pooling) over a
+block; and the same block as ELEKTRONN's predictDense did it, one strided pass for each offset below
+the stride. Images: a training step on one batch, in turn with the same layers as plain torch
+modules. Seconds are those of the process, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
@@ -30,10 +34,13 @@ from retrace.networks import build_network  # noqa: E402
 from retrace.networks.elektronn import ElektronnNetwork  # noqa: E402
 from retrace.training.elektronn_optimizers import elektronn_optimizer  # noqa: E402
 
+from machine import describe_machine  # isort: skip
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["neuro3d_doc", "neuro3d_file"])
+    parser.add_argument("--networks", nargs="*", default=["neuro3d_doc", "neuro3d_file"])
+    parser.add_argument("--images", nargs="*", default=[], help="networks of mnist_sample")
     parser.add_argument("--output", nargs=3, type=int, default=[5, 120, 120], help="z y x")
     parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     parser.add_argument("--threads", type=int, default=2)
@@ -91,11 +98,63 @@ def report(name: str, args: argparse.Namespace) -> None:
     print(f"  dense / strided  {naive / dense:8.2f}; outputs differ by {difference:.1e} at most")
 
 
+def plain_layers(module: ElektronnNetwork) -> nn.Sequential:
+    """The layers of a network of images as torch's own modules, with its weights; no dropout."""
+    layers: list[nn.Module] = []
+    for part in module.parts:
+        own = part.layer
+        if own.is_dense:
+            layers.append(nn.Linear(part.weight.shape[1], own.maps))
+            if not any(isinstance(layer, nn.Flatten) for layer in layers):
+                layers.insert(-1, nn.Flatten())
+        else:
+            layers.append(nn.Conv2d(part.weight.shape[1], own.maps, own.filter))
+        layers[-1].load_state_dict({"weight": part.weight, "bias": part.bias})
+        if math.prod(own.pool) > 1:
+            layers.append(nn.MaxPool2d(own.pool))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers[:-1])  # softmax acts on the last layer's sums
+
+
+def report_images(name: str, args: argparse.Namespace) -> None:
+    network = network_for(name, load_dataset("mnist_sample"))
+    module = build_network(network).train()
+    for part in module.parts:
+        part.drop.rate = 0.0
+    side = network.input_shape
+    x, labels = torch.rand(network.batch_size, 1, *side), torch.arange(network.batch_size) % 10
+    passes = {"ours": module.raw, "plain": plain_layers(module)}
+    with torch.no_grad():
+        outputs = [run(x) for run in passes.values()]
+    print(f"{name}, {args.threads} threads, batches of {network.batch_size} images of {side}")
+    print(f"  outputs differ by {float((outputs[0] - outputs[1]).abs().max()):.1e} at most")
+    for bf16 in (False, True):
+        times: dict[str, list[float]] = {key: [] for key in passes}
+        for _ in range(args.rounds):
+            for key, run in passes.items():
+                times[key].append(seconds(partial(step_of_images, run, x, labels, bf16), 1))
+        ours, plain = (statistics.median(times[key]) for key in passes)
+        kind = "bf16" if bf16 else "float32"
+        print(
+            f"  {kind}: {1e3 * ours:.1f} ms, plain {1e3 * plain:.1f} ms, ratio {plain / ours:.2f}"
+        )
+
+
+def step_of_images(run: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, bf16: bool) -> None:
+    """Forward and backward pass of one batch."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        output = run(x)
+    functional.cross_entropy(output.float(), labels).backward()
+
+
 def main() -> None:
     args = parse_args()
+    print(describe_machine())
     torch.set_num_threads(args.threads)
     for name in args.networks:
         report(name, args)
+    for name in args.images:
+        report_images(name, args)
 
 
 if __name__ == "__main__":
