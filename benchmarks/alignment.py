@@ -304,7 +304,7 @@ class Run:
             if name in done:
                 spent = done[name]["training_seconds"]
             else:
-                spent = self._train(module, iterations, spent)
+                spent = self.fit(module, iterations, spent)
                 yield self._row(name, learned(module, self.network), module) | {
                     "training_seconds": spent
                 }
@@ -316,7 +316,7 @@ class Run:
             row["chain"] = chain_scores(chained, self.network, self.tests, voxel_nm)
         return row
 
-    def _train(self, module: Seamless, iterations: int, before: float) -> float:
+    def fit(self, module: Seamless, iterations: int, before: float) -> float:
         """Trains up to `iterations` and saves the weights; CPU seconds, with those `before`.
 
         Weights that a run with other data to score has saved are loaded.

@@ -1,4 +1,4 @@
-"""benchmarks/alignment.py and drift.py: paired differences, seeds, and what is not done again."""
+"""The benchmarks of alignment: paired differences, seeds, shared errors, what is not done again."""
 
 from __future__ import annotations
 
@@ -69,3 +69,23 @@ def test_drift_has_a_line_for_each_method(
         ["| plain", "network"],
         ["| plain", "ILK"],
     ]
+
+
+def test_an_error_of_the_registration_is_shared_by_all_distortions(alignment: Any) -> None:
+    module = importlib.import_module("shared_error")
+    registration = torch.tensor([0.6, -0.8]).reshape(1, 2, 1, 1)
+    sections = torch.rand(2, 128, 128).mul(255).byte().numpy()
+    errors = []
+    for seed, own in enumerate((0.5, -0.5, 0.5, -0.5)):
+        distortion = alignment.Distortion(2, 2.0, 32)
+        stack = alignment.distort_sections(sections, seed, distortion, "one")
+        (pair,) = alignment.pairs_of([stack])
+        goal = pair.target_field + registration
+        field = torch.zeros_like(goal)
+        for _ in range(20):  # leads to the same tissue, but for the registration
+            field = goal - alignment.warp(pair.source_field, field, "border")
+        errors.append(module.error_vectors(field + torch.tensor([own, 0.0])[:, None, None], pair))
+    shared, variance = module.divided(torch.stack(errors))
+
+    assert shared == pytest.approx(1.0 - variance / 4, abs=0.1)  # what few distortions add
+    assert variance == pytest.approx(4 * 0.25 / 3, abs=0.05)
