@@ -298,16 +298,20 @@ class Run:
             if name not in done:
                 chained = PairMethod(field_of) if name in CHAINED else None
                 yield self._row(name, field_of, chained)
+        for name, module, spent in self.networks(done):
+            row = self._row(name, learned(module, self.network), module)
+            yield row | {"training_seconds": spent}
+
+    def networks(self, done: Mapping[str, Row]) -> Iterator[tuple[str, Seamless, float]]:
+        """The network after each number of iterations that is not in `done`, and CPU seconds."""
         module, spent = build_network(self.network, seed=self.seed), 0.0
         for iterations in sorted(self.args.iterations):
             name = f"{NETWORK}, {iterations} iterations"
             if name in done:
                 spent = done[name]["training_seconds"]
             else:
-                spent = self.fit(module, iterations, spent)
-                yield self._row(name, learned(module, self.network), module) | {
-                    "training_seconds": spent
-                }
+                spent = self._train(module, iterations, spent)
+                yield name, module, spent
 
     def _row(self, name: str, field_of: Field, chained: Seamless | PairMethod | None) -> Row:
         row = {"seed": self.seed, "method": name, **score(field_of, self.pairs, self.network)}
@@ -316,7 +320,7 @@ class Run:
             row["chain"] = chain_scores(chained, self.network, self.tests, voxel_nm)
         return row
 
-    def fit(self, module: Seamless, iterations: int, before: float) -> float:
+    def _train(self, module: Seamless, iterations: int, before: float) -> float:
         """Trains up to `iterations` and saves the weights; CPU seconds, with those `before`.
 
         Weights that a run with other data to score has saved are loaded.
@@ -409,7 +413,8 @@ def chain_table(rows: Sequence[Row]) -> str:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Exits if FOLDER holds weights or scores with other options that change them."""
+    """Makes FOLDER; exits if it holds weights or scores with other options that change them."""
+    args.folder.mkdir(parents=True, exist_ok=True)
     left_out = {"data", "iterations", "seeds", "no_classical", "no_chain", "folder"}
     chosen = {key: value for key, value in vars(args).items() if key not in left_out}
     file = args.folder / "options.json"
@@ -424,7 +429,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(1)
     print(describe_machine(), flush=True)
-    args.folder.mkdir(parents=True, exist_ok=True)
     check_options(args)
     file = args.folder / f"scored_{args.data}.json"
     rows: list[Row] = json.loads(file.read_text()) if file.exists() else []

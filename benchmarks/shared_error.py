@@ -15,7 +15,6 @@ Weights are those of alignment.py in FOLDER; what is absent there is trained fir
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,9 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 
 from retrace.alignment.metrics import remaining_displacement
 from retrace.displacement import inverse, warp
-from retrace.networks import build_network
 
-from alignment import NETWORK, Pair, Run, learned, parse_args, prepared  # isort: skip
+from alignment import Pair, Run, check_options, learned, parse_args, prepared  # isort: skip
 from classical_fields import MARGIN, Field, classical  # isort: skip
 from machine import describe_machine, shown, table  # isort: skip
 
@@ -55,14 +53,12 @@ def divided(errors: Tensor) -> tuple[float, float]:
     return float(mean.square().sum(0).mean()) - own / len(errors), own
 
 
-def fields_of(run: Run, args: argparse.Namespace) -> Iterator[tuple[str, Field]]:
+def fields_of(run: Run) -> Iterator[tuple[str, Field]]:
     """The methods that are compared."""
     methods = classical()
     yield from ((name, methods[name]) for name in METHODS)
-    for iterations in args.iterations:
-        module = build_network(run.network, seed=run.seed)
-        run.fit(module, iterations, 0.0)
-        yield f"{NETWORK}, {iterations} iterations", learned(module, run.network)
+    for name, module, _ in run.networks({}):
+        yield name, learned(module, run.network)
 
 
 def parts(run: Run, field_of: Field) -> tuple[float, float]:
@@ -87,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit("phantoms have no error of registration, and one distortion shares nothing")
     torch.set_num_threads(1)
     print(describe_machine(), flush=True)
+    check_options(args)
     found: dict[str, list[tuple[float, float]]] = {}
     for seed in args.seeds:
         run = Run(args, seed)
-        for name, field_of in fields_of(run, args):
+        for name, field_of in fields_of(run):
             found.setdefault(name, []).append(parts(run, field_of))
             print(f"seed {seed}, {name}: {found[name][-1]}", flush=True)
     rows = [
