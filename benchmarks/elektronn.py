@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from retrace.networks import build_network  # noqa: E402
 from retrace.networks.elektronn import ElektronnNetwork  # noqa: E402
 from retrace.training.elektronn_optimizers import elektronn_optimizer  # noqa: E402
 
-from machine import describe_machine  # isort: skip
+from machine import alternating, describe_machine  # isort: skip
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,17 +44,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(argv)
-
-
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Median time of the process, after one run that is not counted."""
-    work()
-    times = []
-    for _ in range(rounds):
-        begin = time.process_time()
-        work()
-        times.append(time.process_time() - begin)
-    return statistics.median(times)
 
 
 def strided(module: ElektronnNetwork, x: Tensor) -> Tensor:
@@ -84,13 +72,13 @@ def report(name: str, args: argparse.Namespace) -> None:
         nll(module.raw(x), labels).backward()
         optimizer.step()
 
-    trained = seconds(step, args.rounds)
     block = torch.rand(1, 1, *module.valid_shape(args.output))
+    passes = {"dense": partial(module.dense, block), "strided": partial(strided, module, block)}
+    works = {name: torch.inference_mode()(run) for name, run in passes.items()}
+    difference = float((works["dense"]() - works["strided"]()).abs().max())
+    timings = alternating({"training": step, **works}, args.rounds, clock=time.process_time)
+    trained, dense, naive = (timings.took(name).median for name in ("training", *works))
     voxels = math.prod(args.output)
-    with torch.inference_mode():
-        difference = float((module.dense(block) - strided(module, block)).abs().max())
-        dense = seconds(lambda: module.dense(block), args.rounds)
-        naive = seconds(lambda: strided(module, block), args.rounds)
     print(f"{name}, {args.threads} threads, block {args.output}")
     print(f"  training         {1 / trained * args.threads:8.2f} iterations/s of all threads")
     print(f"  dense            {voxels / dense / 1e3 * args.threads:8.1f} kvoxel/s of all threads")
@@ -129,15 +117,11 @@ def report_images(name: str, args: argparse.Namespace) -> None:
     print(f"{name}, {args.threads} threads, batches of {network.batch_size} images of {side}")
     print(f"  outputs differ by {float((outputs[0] - outputs[1]).abs().max()):.1e} at most")
     for bf16 in (False, True):
-        times: dict[str, list[float]] = {key: [] for key in passes}
-        for _ in range(args.rounds):
-            for key, run in passes.items():
-                times[key].append(seconds(partial(step_of_images, run, x, labels, bf16), 1))
-        ours, plain = (statistics.median(times[key]) for key in passes)
-        kind = "bf16" if bf16 else "float32"
-        print(
-            f"  {kind}: {1e3 * ours:.1f} ms, plain {1e3 * plain:.1f} ms, ratio {plain / ours:.2f}"
-        )
+        steps = {key: partial(step_of_images, run, x, labels, bf16) for key, run in passes.items()}
+        timings = alternating(steps, args.rounds, clock=time.process_time)
+        ours, plain = (f"{1e3 * timings.took(key).median:.1f} ms" for key in steps)
+        ratio = f"{timings.times_as_fast('ours', 'plain'):.2f}"
+        print(f"  {'bf16' if bf16 else 'float32'}: {ours}, plain {plain}, ratio {ratio}")
 
 
 def step_of_images(run: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, bf16: bool) -> None:
