@@ -48,6 +48,7 @@ from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.displacement import warp
 from retrace.networks import build_network  # noqa: E402
+from retrace.networks.builders import field_options_of
 from retrace.networks.seamless import Seamless  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 from retrace.training.loop import TrainingPlan  # noqa: E402
@@ -263,13 +264,12 @@ def trainer_of(
 
 
 def learned(module: Seamless, network: SeamlessNetworkSettings) -> Field:
-    """The field of a network, averaged as its settings `align` say."""
-    align = network.align
-    averages = {"flip_average": align.flip_average, "swap_average": align.swap_average}
+    """The field of a network, computed as its settings `align` say."""
+    options = field_options_of(network.align)
 
     def found(source: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            return module.field(source, target, **averages)
+            return module.field(source, target, options)
 
     return found
 

@@ -30,7 +30,7 @@ from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import network_content, resolved
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.yaml_files import merge
-from retrace.networks.seamless import Seamless
+from retrace.networks.seamless import FieldOptions, Seamless
 from retrace.storage.volumes import Volume
 
 
@@ -80,10 +80,8 @@ class PairMethod:
     coarsest: int = 3
     """Sides of tiles are multiples of 2^coarsest px."""
 
-    def field(
-        self, source: Tensor, target: Tensor, *, flip_average: bool, swap_average: bool
-    ) -> Tensor:
-        """The field (1, 2, H, W) px; the averages are those of networks."""
+    def field(self, source: Tensor, target: Tensor, options: FieldOptions) -> Tensor:
+        """The field (1, 2, H, W) px; `options` are those of networks, and have no effect."""
         with torch.enable_grad():
             return self.field_of(source, target).detach()
 

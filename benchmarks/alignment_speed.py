@@ -27,6 +27,7 @@ from retrace.config.networks import network_by_name
 from retrace.device import choose_device  # noqa: E402
 from retrace.displacement import warp
 from retrace.networks import build_network  # noqa: E402
+from retrace.networks.builders import field_options_of
 from retrace.networks.seamless import Seamless  # noqa: E402
 
 Call = tuple[nn.Conv2d, tuple[int, ...]]
@@ -98,7 +99,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
         return filled[None].to(device)
 
     def field(source: Tensor, target: Tensor) -> Tensor:
-        return module.field(source, target, flip_average=network.align.flip_average)
+        return module.field(source, target, field_options_of(network.align))
 
     def section() -> Tensor:
         return warp(moved, field(prepared(images[0]), prepared(images[1])))

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 from retrace.geometry import VoxelBox, triple
 from retrace.inference.tiles import Tile, TileNetwork, tile_for
 from retrace.networks import UNet, ZnnNetwork  # noqa: E402
+from retrace.networks.builders import field_options_of
 from retrace.planning.train_settings import read_train_settings
 from retrace.storage.volumes import open_volume
 from retrace.training.build import build_trainer
@@ -282,7 +283,7 @@ def section_checks(name: str, side: int, device: torch.device) -> list[Check]:
     def field(place: torch.device) -> dict[str, Tensor]:
         moved, both = module.to(place).eval(), pair.to(place)
         with torch.inference_mode():
-            found = moved.field(both[:1], both[1:], flip_average=settings.align.flip_average)
+            found = moved.field(both[:1], both[1:], field_options_of(settings.align))
         return {"field": found.cpu()}
 
     return [Check(f"{name}, field", difference(field(CPU), field(device)), 1e-2)]

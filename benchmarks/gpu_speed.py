@@ -23,6 +23,7 @@ from retrace.device import uses_bf16  # noqa: E402
 from retrace.inference.build import build_prediction, input_files
 from retrace.inference.volume import Prediction
 from retrace.networks import UNet, build_network  # noqa: E402
+from retrace.networks.builders import field_options_of
 from retrace.planning.predict_settings import read_prediction_settings
 from retrace.planning.train_settings import read_train_settings
 from retrace.training.adam import make_optimizer  # noqa: E402
@@ -322,7 +323,7 @@ def section_speed(name: str, side: int, device: torch.device) -> float:
 
     def field() -> None:
         with torch.inference_mode():
-            module.field(pair[:1], pair[1:], flip_average=settings.align.flip_average)
+            module.field(pair[:1], pair[1:], field_options_of(settings.align))
 
     timings = alternating({"": field}, ROUNDS, device=device)
     return timings.took("").median

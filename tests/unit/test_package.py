@@ -28,6 +28,7 @@ from retrace.config import compatibility, datasets, families, networks
 from retrace.config.any_network import of_family, stored_network
 from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
+from retrace.networks.seamless import FieldOptions
 from retrace.packaging.bioimageio import package_files
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.single_file import _check_names, modules, single_file
@@ -269,7 +270,7 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
         for s in sections
     ]
     with torch.inference_mode():
-        expected = pyramid.field(*prepared, flip_average=True)
+        expected = pyramid.field(*prepared, FieldOptions(flip_average=True))
         field = module(sections[:1], sections[1:])["field"]
     assert float(expected.abs().max()) > 0.01
     torch.testing.assert_close(field, expected)

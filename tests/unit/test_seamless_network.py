@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 import tiny_seamless as tiny
 from built_networks import built
@@ -19,6 +20,7 @@ from retrace.errors import DataError
 from retrace.networks.builders import pyramid_of
 from retrace.networks.cost_volume import local_correlation
 from retrace.networks.seamless import (
+    FieldOptions,
     Matcher,
     Seamless,
 )
@@ -113,8 +115,10 @@ def test_flip_averaged_fields_turn_with_the_sections() -> None:
     source, target = images()
 
     with torch.no_grad():
-        averaged = module.field(source, target, flip_average=True)
-        turned = module.field(rotate_180(source), rotate_180(target), flip_average=True)
+        averaged = module.field(source, target, FieldOptions(flip_average=True))
+        turned = module.field(
+            rotate_180(source), rotate_180(target), FieldOptions(flip_average=True)
+        )
 
     torch.testing.assert_close(rotate_field_180(turned), averaged, atol=1e-5, rtol=1e-4)
 
@@ -124,13 +128,26 @@ def test_swap_averaged_fields_of_both_ways_undo_each_other() -> None:
     source, target = images()
 
     def difference(*, swap_average: bool) -> float:
-        options = {"flip_average": False, "swap_average": swap_average}
+        options = FieldOptions(swap_average=swap_average)
         with torch.no_grad():
-            there = module.field(source, target, **options)
-            back = module.field(target, source, **options)
+            there = module.field(source, target, options)
+            back = module.field(target, source, options)
         return float(compose(there, back)[..., 8:-8, 8:-8].abs().mean())
 
     assert difference(swap_average=True) < 0.1 * difference(swap_average=False)
+
+
+def test_smoothed_fields_are_those_of_a_gaussian_filter() -> None:
+    module = built(tiny.network(zero_start=False))
+    source, target = images()
+
+    with torch.no_grad():
+        field = module.field(source, target, FieldOptions())
+        smoothed = module.field(source, target, FieldOptions(smoothing_px=2.5))
+
+    assert float((smoothed - field).abs().max()) > 0.01
+    expected = gaussian_filter(field, (0, 0, 2.5, 2.5), mode="mirror", truncate=3)
+    torch.testing.assert_close(smoothed, torch.from_numpy(expected), atol=1e-5, rtol=1e-4)
 
 
 def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:

@@ -26,7 +26,8 @@ from retrace.alignment.section_tiles import (
 from retrace.config.seamless_network import StackAlignment
 from retrace.displacement import length, vote, warp
 from retrace.errors import DataError
-from retrace.networks.seamless import Seamless
+from retrace.networks.builders import field_options_of
+from retrace.networks.seamless import FieldOptions, Seamless
 from retrace.progress import progress
 from retrace.targets.ternary import INSIDE
 
@@ -42,16 +43,17 @@ class AlignmentPlan:
     overlap: int
     targets: int
     temperature: float
-    flip_average: bool
-    swap_average: bool
     max_displacement: int
     realign_below: float
     drift_reach: int
+    field_options: FieldOptions
 
     @classmethod
     def of(cls, settings: StackAlignment) -> AlignmentPlan:
         """The plan in the settings `align`."""
-        return cls(**{key: getattr(settings, key) for key in cls.__dataclass_fields__})
+        names = cls.__dataclass_fields__.keys() - {"field_options"}
+        values = {name: getattr(settings, name) for name in names}
+        return cls(**values, field_options=field_options_of(settings))
 
 
 class Aligner:
@@ -170,8 +172,7 @@ class Aligner:
 
     @torch.no_grad()
     def _pair(self, source: Tensor, target: Tensor) -> Tensor:
-        averages = {"flip_average": self.plan.flip_average, "swap_average": self.plan.swap_average}
-        return self.module.field(source, target, **averages)
+        return self.module.field(source, target, self.plan.field_options)
 
     def _check_length(self, field: Tensor, stack: AlignedStack, z: int) -> None:
         longest = float(length(field).max())

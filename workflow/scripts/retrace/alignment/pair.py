@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from retrace.alignment.prepare import prepare_sections, valid_mask
-from retrace.networks.seamless import Pyramid, Seamless
+from retrace.networks.seamless import FieldOptions, Pyramid, Seamless
 
 FIELD = "field"
 """Name of the output."""
@@ -18,18 +18,11 @@ FIELD = "field"
 class PairAligner(Seamless):
     """Seamless with the same weights, but for raw grey values; returns only the field."""
 
-    def __init__(
-        self,
-        pyramid: Pyramid,
-        *,
-        radius_px: int | None,
-        flip_average: bool,
-        swap_average: bool = False,
-    ) -> None:
-        """`radius_px`: see `prepare_sections`; the averages: see `Seamless.field`."""
+    def __init__(self, pyramid: Pyramid, options: FieldOptions, *, radius_px: int | None) -> None:
+        """`radius_px`: see `prepare_sections`."""
         super().__init__(pyramid)
+        self.options = options
         self.radius_px, self.fill = radius_px, pyramid.mean
-        self.flip_average, self.swap_average = flip_average, swap_average
 
     def forward(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """The field (N, 2, H, W) px from grey values (N, 1, H, W), 0 to 255.
@@ -38,8 +31,7 @@ class PairAligner(Seamless):
         often as the pyramid has levels.
         """
         source, target = (self._prepared(section / 255) for section in (source, target))
-        averages = {"flip_average": self.flip_average, "swap_average": self.swap_average}
-        return {FIELD: self.field(source, target, **averages)}
+        return {FIELD: self.field(source, target, self.options)}
 
     def _prepared(self, section: Tensor) -> Tensor:
         valid = valid_mask(section)
@@ -48,15 +40,13 @@ class PairAligner(Seamless):
 
 def build_pair_aligner(
     pyramid: Pyramid,
+    options: FieldOptions,
     *,
     radius_px: int | None,
-    flip_average: bool,
-    swap_average: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> PairAligner:
     """A `PairAligner` with initial weights that depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        averages = {"flip_average": flip_average, "swap_average": swap_average}
-        return PairAligner(pyramid, radius_px=radius_px, **averages).to(device)
+        return PairAligner(pyramid, options, radius_px=radius_px).to(device)

@@ -143,6 +143,12 @@ class StackAlignment(SettingsModel):
         description="Whether the target is also aligned to the source, and the field averaged with "
         "the inverse of that one: errors that are the same both ways cancel. Takes twice the time.",
     )
+    smoothing_px: NumberFrom0 = Field(
+        0,
+        description="Standard deviation of the Gaussian that smooths each field, pixels; 0: none. "
+        "Errors of single places cancel, but a jump at a crack is smoothed, too. `overlap` should "
+        "be larger by three times as many pixels.",
+    )
     max_displacement: Count = Field(
         description="Largest displacement, pixels: the margin that is read for rendering. Larger "
         "fields are an error."

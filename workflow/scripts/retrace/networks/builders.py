@@ -7,7 +7,7 @@ JSON and build the same network without settings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from torch import nn
 
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.lsd_network import LsdNetworkSettings
-from retrace.config.seamless_network import SeamlessNetworkSettings
+from retrace.config.seamless_network import SeamlessNetworkSettings, StackAlignment
 from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.elektronn.parameters import Autoencoder
 from retrace.networks.elektronn import DecoderSettings, build_elektronn
-from retrace.networks.seamless import Pyramid, build_seamless
+from retrace.networks.seamless import FieldOptions, Pyramid, build_seamless
 from retrace.networks.tuning import set_convolution_modes
 from retrace.networks.unet import build_unet
 from retrace.networks.znn import ZnnNetwork, build_znn
@@ -114,6 +114,12 @@ def pyramid_of(network: SeamlessNetworkSettings) -> Pyramid:
         train_size=network.train_size,
         zero_start=network.zero_start,
     )
+
+
+def field_options_of(align: StackAlignment) -> FieldOptions:
+    """How fields are computed, in the settings `align`."""
+    names = (field.name for field in fields(FieldOptions))
+    return FieldOptions(**{name: getattr(align, name) for name in names})
 
 
 UNET = NetworkBuilder(build_unet, unet_arguments)

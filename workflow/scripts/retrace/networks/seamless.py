@@ -21,6 +21,7 @@ from retrace.displacement import (
     inverse,
     rotate_180,
     rotate_field_180,
+    smooth,
     upsample,
     warp,
 )
@@ -44,6 +45,21 @@ MAX_LOG_WEIGHT = 6.0
 """Bound on the logarithm of a match's weight."""
 COMPOSITIONS = {"functional": compose, "additive": add_fields}
 """How a level's residual joins the field of the coarser levels."""
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """How the field of two sections is computed; names as in the settings `align`."""
+
+    flip_average: bool = False
+    """Whether to average with the field of the sections turned by 180 degrees, turned back. Errors
+    that depend on the orientation cancel, so a stack does not drift (SEAMLeSS,
+    inference/process.py)."""
+    swap_average: bool = False
+    """Whether to average with the inverse of the field that aligns the target to the source. Errors
+    that are the same both ways cancel."""
+    smoothing_px: float = 0
+    """Standard deviation, px, of the Gaussian that smooths the field at the end; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -226,21 +242,13 @@ class Seamless(nn.Module):
         residual: Tensor = self.aligners[level](maps) * self.scales[level]
         return residual
 
-    def field(
-        self, source: Tensor, target: Tensor, *, flip_average: bool, swap_average: bool = False
-    ) -> Tensor:
-        """The field at level 0, (N, 2, H, W) px, of sections (N, 1, H, W).
-
-        `flip_average`: its mean with the field of the sections turned by 180 degrees, turned back.
-        Errors that depend on the orientation cancel, so a stack does not drift (SEAMLeSS,
-        inference/process.py). `swap_average`: its mean with the inverse of the field that aligns
-        the target to the source. Errors that are the same both ways cancel.
-        """
-        field = self._mean_of_ways(source, target, swap_average)
-        if not flip_average:
-            return field
-        turned = self._mean_of_ways(rotate_180(source), rotate_180(target), swap_average)
-        return (field + rotate_field_180(turned)) / 2
+    def field(self, source: Tensor, target: Tensor, options: FieldOptions) -> Tensor:
+        """The field at level 0, (N, 2, H, W) px, of sections (N, 1, H, W)."""
+        field = self._mean_of_ways(source, target, options.swap_average)
+        if options.flip_average:
+            ways = rotate_180(source), rotate_180(target), options.swap_average
+            field = (field + rotate_field_180(self._mean_of_ways(*ways))) / 2
+        return smooth(field, options.smoothing_px) if options.smoothing_px else field
 
     def _mean_of_ways(self, source: Tensor, target: Tensor, swap_average: bool) -> Tensor:
         """The field (N, 2, H, W) px from source to target, averaged over both ways if requested."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from retrace.alignment.pair import FIELD, build_pair_aligner
 from retrace.config.seamless_network import SeamlessNetworkSettings
-from retrace.networks.builders import NetworkBuilder, pyramid_of
+from retrace.networks.builders import NetworkBuilder, field_options_of, pyramid_of
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.interface import (
     PackageInterface,
@@ -40,9 +40,8 @@ def _arguments(network: SeamlessNetworkSettings) -> dict[str, Any]:
     """The arguments of `build_pair_aligner`."""
     return {
         "pyramid": pyramid_of(network),
+        "options": field_options_of(network.align),
         "radius_px": network.contrast.equalised_radius_px,
-        "flip_average": network.align.flip_average,
-        "swap_average": network.align.swap_average,
     }
 
 
@@ -90,8 +89,8 @@ def _interface(
 PACKAGE = FamilyPackage(
     module="retrace.alignment.pair",
     builder=NetworkBuilder(build_pair_aligner, _arguments),
-    call="build_pair_aligner(Pyramid(**pyramid), **arguments)",
-    parsed=("pyramid",),
+    call="build_pair_aligner(Pyramid(**pyramid), FieldOptions(**options), **arguments)",
+    parsed=("pyramid", "options"),
     interface=_interface,
     citation={
         "text": "Mitchell, Keselj, Popovych, Buniatyan, Seung, Siamese encoding and alignment "
