@@ -3,10 +3,10 @@
     python benchmarks/alignment.py --data vnc                # about half an hour on one core
     python benchmarks/alignment.py --data phantom --seeds 0 --iterations 384 768
 
-Data: generated neurites, or the sections of ../shared/data/vnc_nc averaged over 4 x 4 px (18.4 nm),
-each section moved and warped separately. Trained on some sections, scored on others: sections 6-9
-of vnc_nc, phantoms of other seeds. With each seed, initial weights and the distortions of trained
-and held-out sections differ; so do the phantoms. For each method: mean endpoint error over all
+Data: see alignment_stacks.py. Trained on some sections, scored on others: sections 6-9 of vnc_nc,
+phantoms of other seeds; those of FIB-25 are scored only, so they need `--mixed`. With each seed,
+initial weights and the distortions of trained and held-out sections differ; so do the phantoms. For
+each method: mean endpoint error over all
 held-out pairs, px, and its fraction of the zero field's; folded pixels; roughness; chunked
 correlation (12 x 12); CPU seconds of one thread per pair. Then the held-out stacks are aligned
 section by section: greatest drift and error, with and without the correction of drift.
@@ -24,12 +24,11 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,20 +49,13 @@ from retrace.displacement import warp
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.builders import field_options_of
 from retrace.networks.seamless import Seamless  # noqa: E402
-from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 from retrace.training.loop import TrainingPlan  # noqa: E402
 
 from alignment_chain import KnownStack, PairMethod, changed, score_chain  # isort: skip
+from alignment_stacks import DATA, TRAINABLE, VOXEL_NM, Pair, cut, make_stacks, pairs_of  # isort: skip
 from classical_fields import LEVELS, MARGIN, Field, classical, still  # isort: skip
 from machine import describe_machine, shown, table  # isort: skip
 
-VNC = Path("../shared/data/vnc_nc/stack1_z00-09.h5")
-POOL = 4
-TRAINED, HELD_OUT = slice(0, 6), slice(6, 10)
-CHOOSING = slice(0, 4), slice(3, 6)
-"""Sections to train on and to score with --choose."""
-DATA = ("vnc", "phantom")
-VOXEL_NM = {"vnc": (50, 18, 18), "phantom": (40, 8, 8)}
 CHAINED = (
     *("ILK", "ILK, radius 30", "best shift + ILK"),
     *("direct optimisation", "direct optimisation, weight 1.6"),
@@ -111,80 +103,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-classical", action="store_true")
     parser.add_argument("--no-chain", action="store_true", help="pairs alone, no drift")
     parser.add_argument("--folder", type=Path, default=Path("alignment"), help="all files")
-    return parser.parse_args(argv)
-
-
-# ---------------------------------------------------------------- data
-
-
-def vnc_sections() -> np.ndarray:
-    """The real sections (10, 256, 256) uint8, 18.4 nm."""
-    with h5py.File(VNC) as file:
-        raw = file["raw"][()].astype(np.float32)
-    depth, height, width = raw.shape
-    parts = raw.reshape(depth, height // POOL, POOL, width // POOL, POOL)
-    return np.asarray(parts.mean((2, 4)).round().astype(np.uint8))
-
-
-def make_stacks(args: argparse.Namespace, seed: int) -> tuple[list[Stack], list[Stack]]:
-    """Distorted stacks to train on and to score; those of two seeds have nothing in common."""
-    trained, scored = CHOOSING if args.choose else (TRAINED, HELD_OUT)
-    begin = 1000 * seed + (500 if args.choose else 100)
-    train = [
-        stack
-        for data in (DATA if args.mixed else [args.data])
-        for stack in distorted(args, data, trained, range(1000 * seed, 1000 * seed + args.versions))
-    ]
-    return train, distorted(args, args.data, scored, range(begin, begin + args.tests))
-
-
-def distorted(
-    args: argparse.Namespace, data: str, sections: slice, seeds: Iterable[int]
-) -> list[Stack]:
-    """A stack for each seed: `sections` of vnc_nc, or a phantom of its own."""
-    distortion = Distortion(args.jitter, args.warp, 64, contrast=0.2)
-    if data == "vnc":
-        raw = vnc_sections()[sections]
-        return [distort_sections(raw, n, distortion, f"vnc_{n}") for n in seeds]
-    depth = TRAINED.stop
-    if args.mixed and args.choose:  # stacks that are trained on together have the same depth
-        depth = CHOOSING[0].stop
-    return [phantom_stack((depth, args.side, args.side), n, distortion) for n in seeds]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two held-out sections (1, 1, H, W) and their displacements (1, 2, H, W) px."""
-
-    source: Tensor
-    target: Tensor
-    source_field: Tensor
-    target_field: Tensor
-
-
-def cut(stack: Stack, unit: int) -> Stack:
-    """A stack whose sides are multiples of `unit`."""
-    height, width = (n - n % unit for n in stack.images.shape[1:])
-    assert stack.fields is not None
-    return Stack(
-        stack.name,
-        stack.images[:, :height, :width],
-        stack.masks[:, :height, :width],
-        stack.fields[..., :height, :width],
-    )
-
-
-def pairs_of(stacks: Sequence[Stack]) -> list[Pair]:
-    """All neighbours."""
-    pairs = []
-    for stack in stacks:
-        assert stack.fields is not None
-        images, fields = stack.images[:, None, None], stack.fields[:, None]
-        pairs += [
-            Pair(images[z + 1], images[z], fields[z + 1], fields[z])
-            for z in range(len(stack.images) - 1)
-        ]
-    return pairs
+    args = parser.parse_args(argv)
+    if args.data not in TRAINABLE and (args.choose or not args.mixed):
+        parser.error(f"--data {args.data} is scored only: give --mixed, and no --choose")
+    return args
 
 
 # ---------------------------------------------------------------- scores

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 from retrace.alignment.metrics import remaining_displacement
 from retrace.displacement import inverse, warp
 
-from alignment import Pair, Run, check_options, learned, parse_args, prepared  # isort: skip
+from alignment import Run, check_options, learned, parse_args, prepared  # isort: skip
+from alignment_stacks import Pair  # isort: skip
 from classical_fields import MARGIN, Field, classical  # isort: skip
 from machine import describe_machine, shown, table  # isort: skip
 

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from retrace.displacement import warp
+from retrace.synthetic.distorted_sections import Distortion, distort_sections
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 OPTIONS = "--data phantom --side 128 --versions 1 --tests 1 --iterations 1 --no-classical"
 SMALL = OPTIONS.split()
@@ -36,6 +39,20 @@ def test_seeds_share_no_stack(alignment: Any) -> None:
 
     assert [s.name for s in stacks] == ["phantom_0", "phantom_100", "phantom_1000", "phantom_1100"]
     assert not torch.equal(stacks[1].images, stacks[3].images)
+
+
+def test_sections_of_fib25_are_scored_only(
+    alignment: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        alignment.parse_args(["--data", "fib25"])
+    assert "scored only" in capsys.readouterr().err
+    mixed = [*SMALL, "--data", "fib25", "--mixed", "--tests", "2"]
+    trained, scored = alignment.make_stacks(alignment.parse_args(mixed), 1)
+
+    assert [stack.name for stack in trained] == ["vnc_1000", "phantom_1000"]
+    assert [stack.name for stack in scored] == ["fib25_1100", "fib25_1101"]
+    assert not torch.equal(scored[0].images, scored[1].images)  # other sections, not only moved
 
 
 def test_what_is_scored_is_not_done_again(
@@ -77,13 +94,12 @@ def test_an_error_of_the_registration_is_shared_by_all_distortions(alignment: An
     sections = torch.rand(2, 128, 128).mul(255).byte().numpy()
     errors = []
     for seed, own in enumerate((0.5, -0.5, 0.5, -0.5)):
-        distortion = alignment.Distortion(2, 2.0, 32)
-        stack = alignment.distort_sections(sections, seed, distortion, "one")
+        stack = distort_sections(sections, seed, Distortion(2, 2.0, 32), "one")
         (pair,) = alignment.pairs_of([stack])
         goal = pair.target_field + registration
         field = torch.zeros_like(goal)
         for _ in range(20):  # leads to the same tissue, but for the registration
-            field = goal - alignment.warp(pair.source_field, field, "border")
+            field = goal - warp(pair.source_field, field, "border")
         errors.append(module.error_vectors(field + torch.tensor([own, 0.0])[:, None, None], pair))
     shared, variance = module.divided(torch.stack(errors))
 
