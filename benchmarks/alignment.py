@@ -57,8 +57,8 @@ from classical_fields import LEVELS, MARGIN, Field, classical, still  # isort: s
 from machine import describe_machine, shown, table  # isort: skip
 
 CHAINED = (
-    *("ILK", "ILK, radius 30", "best shift + ILK"),
-    *("direct optimisation", "direct optimisation, weight 1.6"),
+    *("ILK", "ILK, radius 30", "ILK, smoothed", "best shift + ILK"),
+    *("direct optimisation", "direct optimisation, weight 1.6", "direct optimisation, smoothed"),
 )
 """Classical methods that also align the stacks section by section."""
 ZERO, NETWORK = "zero field", "network"

@@ -34,8 +34,8 @@ from classical_fields import MARGIN, Field, classical  # isort: skip
 from machine import describe_machine, shown, table  # isort: skip
 
 METHODS = (
-    *("ILK", "ILK, radius 30"),
-    *("direct optimisation", "direct optimisation, weight 1.6"),
+    *("ILK", "ILK, radius 30", "ILK, smoothed"),
+    *("direct optimisation", "direct optimisation, weight 1.6", "direct optimisation, smoothed"),
 )
 INNER = (..., slice(2 * MARGIN, -2 * MARGIN), slice(2 * MARGIN, -2 * MARGIN))
 """Pixels whose error is known in each distortion."""
