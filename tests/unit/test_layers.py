@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from retrace.errors import DataError
+from retrace.formats.headers import read_header
 from retrace.formats.precomputed import check_local_layer
 from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
@@ -203,8 +205,60 @@ def test_an_n5_that_cannot_be_read(tmp_path: Path, labels: np.ndarray) -> None:
     odd = write_n5(tmp_path / "odd", labels, (4, 5, 6), compression={"type": "zstd"})
     with pytest.raises(DataError, match="compressed with 'zstd'; allowed: raw, gzip, bzip2, xz"):
         open_volume(odd, voxel_size_nm=SIZE)
-    with pytest.raises(DataError, match="is not an n5 dataset"):
+    with pytest.raises(DataError, match=r"no.n5 does not exist; correct `path`"):
         open_volume(tmp_path / "no.n5", "a")
+
+
+@pytest.mark.parametrize("open_one", [open_volume, read_header])
+def test_a_dataset_that_an_n5_does_not_have(
+    tmp_path: Path, labels: np.ndarray, open_one: Callable[..., Any]
+) -> None:
+    for name in ("raw/s0", "labels"):
+        write_n5(tmp_path / "a.n5" / name, labels, (4, 5, 6))
+
+    with pytest.raises(DataError, match=r"no array 'label'; did you mean 'labels'\? allowed: lab"):
+        open_one(tmp_path / "a.n5", "label")
+    with pytest.raises(DataError, match=r"set `array` to one of: labels, raw/s0"):
+        open_one(tmp_path / "a.n5")
+    (tmp_path / "empty.n5").mkdir()
+    with pytest.raises(DataError, match=r"has no `dimensions`; nor has .* Correct `path`"):
+        open_one(tmp_path / "empty.n5", "raw")
+
+
+@pytest.mark.parametrize("order", ["xyz", "zyx", "yzx"])
+def test_an_image_in_an_n5_is_in_the_order_of_its_own_axes(
+    tmp_path: Path, labels: np.ndarray, order: str
+) -> None:
+    size, place = (
+        dict(zip("zyx", (40, 8, 4), strict=True)),
+        dict(zip("zyx", (400, 80, 8), strict=True)),
+    )
+    steps = [
+        {"type": "scale", "scale": [size[a] for a in order]},
+        {"type": "translation", "translation": [place[a] for a in order]},
+    ]
+    image = {
+        "version": "0.4",
+        "axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in order],
+        "datasets": [{"path": "raw", "coordinateTransformations": steps}],
+    }
+    write_n5(tmp_path / "a.n5" / "raw", labels, (4, 5, 6))
+    (tmp_path / "a.n5" / "attributes.json").write_text(json.dumps({"multiscales": [image]}))
+    volume = open_volume(tmp_path / "a.n5", "raw")
+
+    assert volume.voxel_size_nm == (40, 8, 4)
+    assert volume.box.offset == (10, 10, 2)
+
+
+@pytest.mark.parametrize("key", ["axes", "axis_names"])
+@pytest.mark.parametrize("names", ["xyz", ["x", "y", "z"]])
+def test_letters_of_axes_in_an_n5_are_the_files(
+    tmp_path: Path, labels: np.ndarray, key: str, names: Any
+) -> None:
+    write_n5(tmp_path / "a.n5", labels, (4, 5, 6), **{key: names})
+    volume = open_volume(tmp_path / "a.n5", voxel_size_nm=SIZE)
+
+    assert np.array_equal(volume.read(volume.box), labels)
 
 
 # ---------------------------------------------------------------- layers of other programs

@@ -14,7 +14,7 @@ from typing import Any
 from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.layer_info import layer_level
-from retrace.formats.n5_metadata import describe_n5
+from retrace.formats.n5_metadata import check_dataset, describe_n5
 from retrace.formats.reader import refuse_array, refuse_level
 from retrace.formats.section_order import TIF_SUFFIXES, section_files
 from retrace.formats.webknossos import with_dataset_properties
@@ -55,6 +55,7 @@ def _header(path: str, folder: Path, array: str, mip: int) -> Description | None
         return _layer_header(path, folder / "info", mip)
     if folder.suffix == ".n5" or _is_n5(folder):
         refuse_level(str(folder / array), mip)
+        check_dataset(folder, array, _n5_attributes)
         return _n5_header(folder / array)
     if any((folder / name).is_file() for name in ZARR_FILES):
         return _zarr_header(folder, str(path), array, mip)
@@ -127,14 +128,16 @@ def _layer_header(path: str, info: Path, mip: int) -> Description | None:
 
 
 def _is_n5(folder: Path) -> bool:
-    return folder.is_dir() and "dimensions" in json_file(folder / "attributes.json")
+    return folder.is_dir() and "dimensions" in _n5_attributes(folder)
+
+
+def _n5_attributes(folder: Path) -> Mapping[str, Any]:
+    return json_file(folder / "attributes.json")
 
 
 def _n5_header(folder: Path) -> Description:
     """An n5 dataset, whose x, y, z become z, y, x."""
-    if "dimensions" not in json_file(folder / "attributes.json"):
-        raise DataError(f"{folder} is not an n5 dataset: attributes.json has no `dimensions`")
-    described = describe_n5(folder, lambda inner: json_file(inner / "attributes.json"))
+    described = describe_n5(folder, _n5_attributes)
     return with_dataset_properties(str(folder), folder, described, is_reversed=True)
 
 

@@ -23,7 +23,7 @@ from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import FormatPage
-from retrace.formats.n5_metadata import describe_n5
+from retrace.formats.n5_metadata import check_dataset, describe_n5
 from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
@@ -68,12 +68,10 @@ class N5Array:
     """
 
     def __init__(self, path: Path, check: FileCheck | None = None) -> None:
-        """`check` is called with each block that is read.
+        """`path` is the folder of a dataset. `check` is called with each block that is read.
 
-        DataError if the folder is not a dataset, or for a compression that is not in CODECS.
+        DataError for a compression that is not in CODECS.
         """
-        if not is_n5_dataset(path):
-            raise DataError(f"{path} is not an n5 dataset: attributes.json has no `dimensions`")
         self.path, self._check, attributes = path, check, _attributes(path)
         self.shape = tuple(reversed(attributes["dimensions"]))
         self.block_shape = tuple(reversed(attributes["blockSize"]))
@@ -162,6 +160,7 @@ def _is_n5(path: Path) -> bool:
 def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> N5Array:
     """The dataset `array` (Z, Y, X)."""
     refuse_level(str(path / array), mip)
+    check_dataset(path, array, _attributes)
     prefix = f"{array}/" if array else ""
     return N5Array(path / array, check and (lambda name, data: check(prefix + name, data)))
 
@@ -171,7 +170,7 @@ PAGE = FormatPage(
     recognised_by="The suffix .n5, or `dimensions` in attributes.json; `array` names the dataset, "
     "and also the level (raw/s0).",
     axes="The file's order x, y, z is reversed, and so are all lists in attributes but those in "
-    f"`transform`. {IN_ATTRIBUTES}",
+    f"`transform` and `multiscales`, which name their axes. {IN_ATTRIBUTES}",
     voxel_size=IN_ATTRIBUTES,
     position=f"{IN_ATTRIBUTES} CellMap's positions of coarser levels are those of centres; with the"
     " group's `multiscales` they are read as such.",

@@ -5,14 +5,21 @@ Standard library only, because planning uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrace.errors import DataError
+from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description, Group
-from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
-from retrace.formats.zarr_nodes import ZarrArray, description, groups_above, images_of
+from retrace.formats.reader import refuse_array
+from retrace.formats.stated_axes import AXIS_KEYS, agreed_axes, axes_in_attributes
+from retrace.formats.zarr_nodes import (
+    MOST_NAMED,
+    ZarrArray,
+    description,
+    groups_above,
+    images_of,
+)
 
 TYPES = (*(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),)
 TYPES += ("float32", "float64")
@@ -20,6 +27,40 @@ MOST_GROUPS = 8
 """Folders above a dataset that may be groups of its container."""
 ReadAttributes = Callable[[Path], Mapping[str, Any]]
 """Function (folder) -> the content of its attributes.json, empty where there is none."""
+
+
+def check_dataset(container: Path, array: str, read: ReadAttributes) -> None:
+    """DataError, with the datasets to choose from, if `array` of a container is none."""
+    if "dimensions" in read(container / array):
+        return
+    if "dimensions" in read(container):
+        refuse_array(str(container), array)
+    if not container.is_dir():
+        raise DataError(f"{container} does not exist; correct `path`")
+    names = list(_dataset_names(container, read))
+    if not names:
+        raise DataError(
+            f"{container} is not an n5 dataset: attributes.json has no `dimensions`; nor has that "
+            "of a folder below it. Correct `path`"
+        )
+    if not array:
+        raise DataError(f"{container} contains n5 datasets; set `array` to one of: {_few(names)}")
+    raise DataError(f"{container} has no array {array!r}; {nearest(array, names)}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (" .." if len(names) > MOST_NAMED else "")
+
+
+def _dataset_names(folder: Path, read: ReadAttributes, prefix: str = "") -> Iterator[str]:
+    """Names of the datasets below a folder; folders of blocks, which are numbers, are left out."""
+    if prefix.count("/") > MOST_GROUPS:
+        return
+    for child in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if "dimensions" in read(child):
+            yield prefix + child.name
+        elif not child.name.isdecimal():
+            yield from _dataset_names(child, read, f"{prefix}{child.name}/")
 
 
 def describe_n5(folder: Path, read: ReadAttributes) -> Description:
@@ -74,7 +115,12 @@ def _in_zyx(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _reversed(key: str, value: Any) -> Any:
-    """A list, or each list in a list, in the order z, y, x; `transform` names its own axes."""
+    """A list, or each list in a list, in the order z, y, x; so are letters of axes.
+
+    `transform` and `multiscales` name their own axes.
+    """
+    if key in AXIS_KEYS and isinstance(value, str):
+        return value[::-1]
     if key == "pixelResolution" and isinstance(value, dict):
         return {name: _reversed("", inner) for name, inner in value.items()}
     if not isinstance(value, list) or key in ("transform", "multiscales"):

@@ -138,6 +138,11 @@ def _axis_name(axis: Any) -> str:
     return {"channel": "c", "time": "t"}.get(str(axis.get("type")), str(axis.get("name")))
 
 
+def own_letters(image: Attributes) -> str | None:
+    """A letter for each axis that the image names; None if it names none, or others."""
+    return axis_letters([_axis_name(axis) for axis in _axes(image)])
+
+
 def stated_letters(image: Attributes, dimensions: int) -> str:
     """A letter for each stored axis; DataError for axes that are not t, c, z, y and x."""
     names = axes_of(image, dimensions)
@@ -145,7 +150,7 @@ def stated_letters(image: Attributes, dimensions: int) -> str:
     if letters is None or len(letters) != dimensions:
         raise DataError(
             f"its OME-Zarr axes are {names}, and it has {dimensions} dimensions; z, y and x are "
-            "needed, and perhaps t and c"
+            "needed, and perhaps t and c. Rename them in the `multiscales` of the group"
         )
     return letters
 

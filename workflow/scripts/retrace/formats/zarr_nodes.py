@@ -152,10 +152,14 @@ def of_images(
 ) -> ImageStatements:
     """The statements of images about an array with these attributes.
 
+    Values of an image are in the order of its own axes, which in n5 need not be that of the array.
     CellMap writes the position of a level into the array too. It is left out there, because only
     the image with all its levels shows whether it is that of a centre.
     """
-    found = [ome_zarr.image_statements(image, level, axes) for image, level in images]
+    found = [
+        ome_zarr.image_statements(image, level, ome_zarr.own_letters(image) or axes)
+        for image, level in images
+    ]
     own = transform_of(attributes)
     written = [s.written_position for s in found if s.written_position is not None]
     stated = [position.values for position in statements({"transform": own}, axes)[1]]
