@@ -169,16 +169,59 @@ def test_a_part_is_marked_in_the_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert "scored voxels" in out.splitlines()[0]
     assert lines["full"].endswith("  all 18,432")
     assert lines["part"].endswith("  4,608 of 18,432 (25.0 %), ONLY A PART")
-    assert err.startswith("warning: part covers only a part")
-    assert err.strip().endswith("; nothing states the position of part, taken as 0")
-    region = err.partition("--roi-nm=")[2].partition(";")[0]
+    place, part = err.splitlines()
+    assert "nothing states the position of" in place and place.count("e.h5/part") == 2
+    assert part.startswith("warning: part covers only a part")
+    region = err.partition("--roi-nm=")[2].strip()
     assert region == "0:80,0:192,0:192"
 
     compare(
         tmp_path, f"{file}:l", f"full={file}:full", f"part={file}:part", more=("--roi-nm", region)
     )
     out, err = capsys.readouterr()
-    assert out.count("all 4,608") == 2 and "PART" not in out and not err
+    assert out.count("all 4,608") == 2 and "PART" not in out
+    assert err.splitlines() == [place]  # still not known
+
+
+def test_what_the_options_can_mend_is_said_with_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, segments = blobs()
+    file = write(tmp_path / "e.h5", l=labels, s=segments)
+    command = ["compare", "--labels", f"{file}:l", "--segmentation", f"s={file}:s"]
+    with pytest.raises(DataError, match=r"e.h5/l states no voxel size.*--voxel-size-nm Z,Y,X"):
+        evaluate.main(command)
+    with pytest.raises(SystemExit):
+        evaluate.main([*command, "--voxel-size-nm", "40,4,4", "--output", str(tmp_path)])
+    assert f"--output: {tmp_path} is a folder; name a file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["e.h5"]
+
+
+@pytest.mark.parametrize("other", ["segmentation", "mask"])
+def test_it_is_said_that_nothing_states_where_a_larger_volume_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    large = RNG.integers(1, 50, (12, 32, 40)).astype(np.uint64)
+    file = write(tmp_path / "e.h5", l=large[2:10, 4:28, 4:36], same=large[2:10, 4:28, 4:36])
+    with h5py.File(file, "a") as content:
+        content["large"] = large
+    names = ("large", ()) if other == "segmentation" else ("same", ("--mask", f"{file}:large"))
+    compare(tmp_path, f"{file}:l", f"s={file}:{names[0]}", more=names[1])
+    (line,) = capsys.readouterr().err.splitlines()
+
+    assert f"nothing states the position of {file}/l, {file}/large, taken as 0" in line
+    assert "attribute `offset`" in line
+
+    with h5py.File(file, "a") as content:  # z, y, x: 2, 4 and 4 voxels
+        for name, offset in (
+            ("l", np.multiply(SIZE, (2, 4, 4))),
+            ("large", (0, 0, 0)),
+            ("same", np.multiply(SIZE, (2, 4, 4))),
+        ):
+            content[name].attrs.update(resolution=SIZE, offset=offset)
+    scores = compare(tmp_path, f"{file}:l", f"s={file}:{names[0]}", more=names[1])["s"]
+    assert not capsys.readouterr().err
+    assert (scores["voi_split"], scores["voi_merge"]) == (0, 0)
 
 
 def test_one_missing_voxel_is_not_100_percent(

@@ -27,7 +27,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrace.command_line import add_job, as_number, named_paths, named_texts, parse_job
+from retrace.command_line import (
+    add_job,
+    as_number,
+    named_paths,
+    named_texts,
+    output_file,
+    parse_job,
+)
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.evaluation.any_segmentation import (
@@ -37,7 +44,7 @@ from retrace.evaluation.any_segmentation import (
     rescore,
     score_volumes,
 )
-from retrace.evaluation.coverage import is_partial, mask_warning, partial_warning
+from retrace.evaluation.coverage import mask_warning, partial_warning, place_warning
 from retrace.evaluation.edge_labels import write_classifier
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.inputs import ScoringInputs, read_counted
@@ -125,7 +132,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="fill: chunks that do not exist read as the fill value",
     )
     comparing.add_argument("--threads", type=int, default=1)
-    comparing.add_argument("--output", type=Path, help="JSON")
+    comparing.add_argument("--output", type=output_file, help="JSON")
     _add_node_verbs(verbs)
     return parse_job(parser, argv)
 
@@ -143,7 +150,7 @@ def _add_node_verbs(verbs: Any) -> None:
             f"--{name}", nargs="+", default=[], metavar=f"NAME={source}", help=help_text
         )
     scoring.add_argument("--merge-threshold", type=int, default=1, help="nodes that make a merger")
-    scoring.add_argument("--output", type=Path, help="JSON")
+    scoring.add_argument("--output", type=output_file, help="JSON")
 
 
 def run_compare(args: argparse.Namespace) -> None:
@@ -157,18 +164,22 @@ def run_compare(args: argparse.Namespace) -> None:
         args.roi_nm,
         tuple(args.background_id),
     )
-    if ground_truth.mask and (warning := mask_warning(ground_truth.mask, ground_truth.box_nm)):
-        print(warning, file=sys.stderr, flush=True)
     sources = named_arrays(args.segmentation)
     volumes = {name: open_array(source) for name, source in sources.items()}
+    masks = [] if ground_truth.mask is None else [ground_truth.mask]
+    _warn(place_warning(ground_truth.labels, [*volumes.values(), *masks]))
+    for mask in masks:
+        _warn(mask_warning(mask, ground_truth.box_nm))
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)
     print(scores_table(rows), flush=True)
-    region = common_region(volumes.values(), ground_truth)
-    unplaced = [n for n, volume in volumes.items() if not volume.is_placed and is_partial(rows[n])]
-    if warning := partial_warning(rows, region, unplaced):
-        print(warning, file=sys.stderr, flush=True)
+    _warn(partial_warning(rows, common_region(volumes.values(), ground_truth)))
     if args.output:
         write_json(args.output, {"convention": CONVENTION, "segmentations": rows})
+
+
+def _warn(warning: str | None) -> None:
+    if warning is not None:
+        print(warning, file=sys.stderr, flush=True)
 
 
 def run_rescore(args: argparse.Namespace) -> None:

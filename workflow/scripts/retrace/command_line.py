@@ -36,6 +36,14 @@ def named_paths(items: Sequence[str]) -> dict[str, Path]:
     return {name: Path(path) for name, path in named_texts(items).items()}
 
 
+def output_file(text: str) -> Path:
+    """The path of a file that is to be written; an argparse type."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
+    return path
+
+
 def as_number(text: str) -> float:
     """A number of the command line; whole numbers as int. ValueError for other text."""
     number = float(text)

@@ -13,6 +13,7 @@ from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import NodeSegments, covered_nodes, sample_nodes
 from retrace.evaluation.nodes import read_segments, read_table
 from retrace.evaluation.scores import score, skeleton_scores
+from retrace.formats.placement import UnknownSizeError, as_option
 from retrace.geometry import NmBox, checked_voxel_size
 from retrace.remote.addresses import path_and_array
 from retrace.storage.label_volumes import single_channel
@@ -25,9 +26,12 @@ def open_named_array(
 ) -> Volume:
     """The volume in FILE:ARRAY, or in FILE; `voxel_size_nm` (z, y, x) if the file has none."""
     path, array = path_and_array(text)
-    volume = open_volume(
-        path, array, voxel_size_nm, missing_chunks=missing_chunks, drops_channel=True
-    )
+    try:
+        volume = open_volume(
+            path, array, voxel_size_nm, missing_chunks=missing_chunks, drops_channel=True
+        )
+    except UnknownSizeError as error:
+        raise as_option(error) from None
     return single_channel(volume)
 
 

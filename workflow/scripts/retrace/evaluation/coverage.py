@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrace.geometry import NmBox
@@ -50,13 +50,31 @@ def mask_warning(mask: Volume, ground_truth: NmBox) -> str | None:
     )
 
 
-def partial_warning(
-    rows: Mapping[str, Mapping[str, Any]], common: NmBox, unplaced: Collection[str] = ()
-) -> str | None:
-    """What to do about rows of a part; None if there are none.
+def place_warning(labels: Volume, others: Iterable[Volume]) -> str | None:
+    """That nothing states how volumes lie on the labels; None if that is known of all.
 
-    `common`: what all rows cover. `unplaced`: segmentations whose position nothing states.
+    Without positions, both begin at 0, which is known to be right only if they have one extent.
     """
+    ours = labels.box.to_nm(labels.voxel_size_nm)
+    pairs = [
+        (labels, other)
+        for other in others
+        if not (labels.is_placed and other.is_placed)
+        and other.box.to_nm(other.voxel_size_nm) != ours
+    ]
+    unplaced = dict.fromkeys(v.name for pair in pairs for v in pair if not v.is_placed)
+    if not unplaced:
+        return None
+    return (
+        f"warning: nothing states the position of {', '.join(unplaced)}, taken as 0, and the labels"
+        f" {labels.name} have another extent than {', '.join(other.name for _, other in pairs)}; "
+        "state the positions in the files (attribute `offset`, nm, z y x), or cut both to the same "
+        "voxels"
+    )
+
+
+def partial_warning(rows: Mapping[str, Mapping[str, Any]], common: NmBox) -> str | None:
+    """What to do about rows of a part; None if there are none. `common`: what all rows cover."""
     partial = [name for name, row in rows.items() if is_partial(row)]
     if not partial:
         return None
@@ -70,5 +88,4 @@ def partial_warning(
     return (
         f"warning: {', '.join(partial)} covers only a part of the labelled voxels, so its scores "
         f"are not comparable with scores of other voxels; {remedy}"
-        + "".join(f"; nothing states the position of {n}, taken as 0" for n in unplaced)
     )

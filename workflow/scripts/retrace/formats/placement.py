@@ -32,6 +32,14 @@ SAME_POSITION_NM = 1e-2
 """Difference of two positions that are the same, nm."""
 
 
+def as_option(error: UnknownSizeError) -> DataError:
+    """The error for programs with an option that states the size."""
+    return DataError(
+        f"{error.args[0].partition(' has no voxel')[0]} states no voxel size with a unit; "
+        "state it: --voxel-size-nm Z,Y,X (nm)"
+    )
+
+
 class UnknownSizeError(DataError):
     """Nothing states the voxel size, or that of one axis, or its unit."""
 

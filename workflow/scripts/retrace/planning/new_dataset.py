@@ -21,7 +21,7 @@ from retrace.config.schema import check
 from retrace.config.yaml_files import names
 from retrace.errors import ConfigError, DataError, RetraceError
 from retrace.formats.normalize import PERCENTILES, is_grey_type, needs_channel, needs_polarity
-from retrace.formats.placement import UnknownSizeError, box_on_grid
+from retrace.formats.placement import UnknownSizeError, as_option, box_on_grid
 from retrace.formats.source import LabelKind, Source
 from retrace.geometry import VoxelBox
 from retrace.planning.volume_checks import check_volumes
@@ -171,10 +171,7 @@ def _opened(source: Source, part: str) -> Volume:
     try:
         volume = open_source(source)
     except UnknownSizeError as error:
-        raise DataError(
-            f"{error.args[0].partition(' has no voxel')[0]} states no voxel size with a unit; "
-            "state it: --voxel-size-nm Z,Y,X (nm)"
-        ) from None
+        raise as_option(error) from None
     except DataError as error:
         several = not source.array and "has no array" in str(error)
         hint = f"; name one: --{part} {source.path}:ARRAY" if several else ""
