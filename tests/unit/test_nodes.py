@@ -163,7 +163,7 @@ def test_segmentations_of_a_part_of_the_nodes_are_marked(
     assert scores["signed"]["erl_nm"] == pytest.approx((50**2 + 50**2) / 200)
     with pytest.raises(DataError, match="no node of the skeletons lies inside .*far"):
         evaluate.main([*command, written("far", signed, 4000)])
-    with pytest.raises(DataError, match="must be an integer type"):
+    with pytest.raises(DataError, match="must be of an integer type"):
         evaluate.main([*command, written("float", signed.astype(np.float32), 0)])
     with pytest.raises(ConfigError, match="'half' occurs twice"):
         evaluate.main([*command, sources[0], sources[0]])

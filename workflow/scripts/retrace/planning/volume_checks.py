@@ -9,6 +9,7 @@ from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
+from retrace.formats.label_types import needs_ids
 from retrace.formats.normalize import is_grey_type, needs_channel, needs_normalize, needs_polarity
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
@@ -19,6 +20,8 @@ Layouts = Mapping[str, ArrayLayout]
 
 INTEGERS = ("labels", "labels_mask", "outputs", "outputs_mask", "segmentations", "tissue_mask")
 """Parts of a volume that hold integers."""
+ON_IDS = ("labels", "segmentations")
+"""Those of them that hold ids, unless `objects` says otherwise."""
 ON_LABELS = ("labels_mask",)
 """Parts of a volume on the voxels of its labels."""
 
@@ -94,8 +97,15 @@ def _check_type(where: str, part: str, layout: ArrayLayout) -> None:
         raise DataError(
             f"{where}: {layout.name} is {layout.dtype}; `{part}` must be of an integer type"
         )
+    if kind in ON_IDS and layout.dtype == "bool" and not _has_kind(layout):
+        raise DataError(f"{where}: {needs_ids(layout.name, layout.dtype)}")
     if kind in ("raw", "inputs") and part != f"inputs: {EXAMPLE_WEIGHTS}":
         _check_grey(f"{where}: {layout.name}", layout)
+
+
+def _has_kind(layout: ArrayLayout) -> bool:
+    """Whether `objects` says what the values mean, other than ids."""
+    return layout.source is not None and layout.source.objects not in (None, "ids")
 
 
 def _check_grey(name: str, layout: ArrayLayout) -> None:

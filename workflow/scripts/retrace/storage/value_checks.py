@@ -9,6 +9,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.formats.grey_values import WHITE, GreyValues
+from retrace.formats.label_types import needs_ids
 from retrace.formats.normalize import (
     PERCENTILES,
     Normalize,
@@ -142,4 +143,4 @@ def check_float(raw: Volume, data: np.ndarray) -> None:
 def check_labels(labels: Volume) -> None:
     """DataError for labels that are not integers."""
     if labels.dtype.kind not in "ui":
-        raise DataError(f"{labels.name} is {labels.dtype}; labels must be an integer type")
+        raise DataError(needs_ids(labels.name, str(labels.dtype)))
