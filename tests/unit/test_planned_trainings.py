@@ -55,6 +55,33 @@ def test_fewer_iterations_than_trained_are_refused(place: Path) -> None:
     plan(settings={"iterations": 4, "seed": 1})
 
 
+def test_the_refusal_names_the_states_that_a_shorter_training_would_resume_from(
+    place: Path,
+) -> None:
+    finish_training("mtlsd_small", 6)
+    model = Path("results/mine/mtlsd_small/model.safetensors")
+    save_model(model, nn.Linear(1, 1), {"iteration": 6, "training_digest": "0123456789abcdef"})
+    states = Path("work/train/mine_mtlsd_small_0123456789abcdef")
+    states.mkdir(parents=True)
+    named = f"move {model}, {model.with_name('training.json')} and {states} to another folder"
+    with pytest.raises(ConfigError, match=named):
+        plan(settings={"iterations": 4})
+    model.with_name("training.json").unlink()
+    with pytest.raises(ConfigError, match=f"move {model} and {states} to another folder"):
+        plan(settings={"train_seconds": 7})
+
+
+def test_the_refusal_names_the_states_of_the_legacy_engine(place: Path) -> None:
+    finish_training("mtlsd", 6)
+    own, other = (
+        Path(f"work/legacy/mine_{name}_0123456789abcdef") for name in ("mtlsd", "mtlsd_small")
+    )
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"training\.json and {own} to another folder"):
+        plan(settings={"iterations": 4}, network="mtlsd")
+
+
 def test_less_time_than_trained_is_refused(place: Path) -> None:
     finish_training("mtlsd_small", 6, trained_s=9.04, limit_s=9)
 

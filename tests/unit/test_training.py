@@ -97,9 +97,13 @@ def test_until_an_iteration_already_reached(store: Path, tmp_path: Path) -> None
     again = json.loads((tmp_path / "training.json").read_text())
     assert again["iterations_this_run"] == 0
     assert 0 < again["training_seconds"] <= took
-    with pytest.raises(StateError, match=r"already at iteration 5, beyond the 4 requested"):
+    with pytest.raises(StateError, match=r"already at iteration 5, beyond the 4 .*or move \S+ to"):
         trained(tmp_path, tiny.settings(store, 4))
     assert (tmp_path / "model.safetensors").read_bytes() == first
+    (tmp_path / "work").rename(tmp_path / "earlier")
+    trained(tmp_path, tiny.settings(store, 4))
+    again = json.loads((tmp_path / "training.json").read_text())
+    assert again["iterations"] == again["iterations_this_run"] == 4
 
 
 def test_two_states_are_kept_and_a_damaged_one_is_named(store: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from retrace.errors import ConfigError
 from retrace.formats.safetensors_header import header_metadata
 from retrace.planning.choices import iterations_for
 from retrace.planning.paths import results
+from retrace.planning.training_folders import WORK
 from retrace.reading import json_if_intact
 from retrace.replacement import RECORD
 
@@ -40,7 +41,8 @@ def check_length(config: WorkflowConfig, dataset: str, network: NetworkSettings)
         raise ConfigError(
             f"{model} is trained for {done} iterations, and `{setting}` may end a training "
             f"earlier; {history}, which is missing or damaged, would say how long this one took. "
-            f"Restore it, leave out `{setting}`, or move {model} to another folder first"
+            f"Restore it, leave out `{setting}`, or, to train again, move "
+            f"{_and([model, *_states(model)])} to another folder first"
         )
     if (seconds := trained.get("training_seconds", 0)) > limit:
         raise _shorter(model, history, setting, math.ceil(seconds), limit)
@@ -85,11 +87,31 @@ def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:
 
 def _shorter(model: Path, history: Path, setting: str, done: int, requested: float) -> ConfigError:
     unit = "iterations" if setting == "iterations" else "s"
+    files = [model, history, *_states(model)]
     return ConfigError(
         f"{model} is trained for {done} {unit}, and {requested} are requested; a shorter "
         f"training would replace it. Set `{setting}` to {done} to keep it or higher to train on, "
-        f"or, to train again with {requested}, move {model} and {history} to another folder first"
+        f"or, to train again with {requested}, move {_and(files)} to another folder first"
     )
+
+
+def _states(model: Path) -> list[Path]:
+    """The folders with the saved states of a trained model.
+
+    Those of the legacy engine do not say which model they belong to: all of its network count.
+    """
+    experiment = f"{model.parent.parent.name}_{model.parent.name}"
+    training = header_metadata(model).get("training_digest")
+    if training is None:
+        return sorted(Path(WORK["legacy"]).glob(f"{experiment}_{'[0-9a-f]' * 16}"))
+    folder = Path(WORK["modern"], f"{experiment}_{training}")
+    return [folder] if folder.is_dir() else []
+
+
+def _and(paths: Sequence[Path]) -> str:
+    """Paths in words: `a, b and c`."""
+    *first, last = map(str, paths)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _requested(

@@ -16,6 +16,8 @@ from retrace.records.contents import has_changed
 from retrace.records.record import read_finished
 from retrace.settings_model import deciding
 
+WORK = {"modern": "work/train", "legacy": "work/legacy"}
+"""By engine where the trainings of the workflow work."""
 IDENTITY = "identity.json"
 """In the folder of a training: what its states depend on."""
 SNAPSHOTS = "snapshots"

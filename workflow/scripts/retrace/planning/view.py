@@ -17,11 +17,9 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import layer_files, mask_store, predicted, results, volumes_of
 from retrace.planning.targets import data_target, pair_target
 from retrace.planning.train import described_training
-from retrace.planning.training_folders import PRETRAINED_LSDS, find_snapshot
+from retrace.planning.training_folders import PRETRAINED_LSDS, WORK, find_snapshot
 from retrace.reading import json_if_intact
 
-WORK = {"modern": "work/train", "legacy": "work/legacy"}
-"""By engine where the trainings of the workflow work."""
 BATCH_LAYERS: dict[str, LayerKind] = {
     "raw": "raw",
     "labels": "labels",

@@ -135,10 +135,11 @@ class Trainer:
     def _resume(self) -> int:
         states = state_files(self.plan.work)
         if not states:
-            self._check_iterations(self.begun, "the published checkpoint")
+            self._check_iterations(self.begun, "the published checkpoint", "train without it")
             return self.begun
         done = load_state(states[-1], self.module, self.optimizer, self._averaged)
-        self._check_iterations(done.iteration, str(states[-1]))
+        again = f"move {self.plan.work} to another folder to start over"
+        self._check_iterations(done.iteration, str(states[-1]), again)
         self.begun, self.terms, self._losses = done.begun, done.terms, list(done.losses)
         self._earlier_s = done.seconds
         if self.validation:
@@ -146,11 +147,11 @@ class Trainer:
         print(f"[train] resumes at iteration {done.iteration} ({states[-1]})", flush=True)
         return done.iteration
 
-    def _check_iterations(self, done: int, where: str) -> None:
+    def _check_iterations(self, done: int, where: str, again: str) -> None:
         if done > self.plan.iterations:
             raise StateError(
                 f"{where} is already at iteration {done}, beyond the {self.plan.iterations} "
-                f"requested; set `iterations` >= {done}, or delete {self.plan.work} to start over"
+                f"requested; set `iterations` to {done} or higher, or {again}"
             )
 
     def _train(self, first: int, stop: StopSignal, outcome: TrainingOutcome) -> None:
