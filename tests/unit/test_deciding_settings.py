@@ -75,7 +75,7 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "gpus": ({"train": 1, "predict": 2}, NOTHING),
     "batch_size": (2, ("train",)),
     "tile": ([12, 48, 48], ("predict",)),
-    "zarr_format": (3, ("mask", "predict", "fragments")),
+    "zarr_format": (3, ("predict", "fragments")),
     "prediction_dtype": ("float32", ("predict",)),
     "blocks.cache": ("elsewhere", NOTHING),
     "blocks.cache_gib": (1, NOTHING),

@@ -17,7 +17,7 @@ from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.formats.source import Source
 from retrace.planning import predict, train
-from retrace.settings_model import as_json
+from retrace.settings_model import as_json, deciding
 from retrace.storage.volumes import open_source, open_volume
 from run_config import run_config
 from znn_case import SMALL
@@ -233,6 +233,9 @@ def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: 
     assert predicted.inputs[0].preprocess == "symetric_rescale"
     first = networks.network_for("vd2d", data)
     whole = predict.whole_settings(config, data, first, "stack")
+    in_shards = config.model_copy(update={"zarr_format": 3})
+    other = predict.whole_settings(in_shards, data, first, "stack")
+    assert other.zarr_format == 3 and deciding(other) == deciding(whole)
     assert (whole.volume.roi_nm, whole.dtype, whole.precision) == (None, "float32", "auto")
     own = {"path": "raw.h5", "array": "main"}
     volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}

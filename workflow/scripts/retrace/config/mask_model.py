@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from retrace.formats.source import Source
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, LabelId, ZarrFormat
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
 class MaskSettings(SettingsModel):
@@ -21,6 +23,8 @@ class MaskSettings(SettingsModel):
         None,
         description="The image of labels at an address, whose place in it planning cannot check.",
     )
-    zarr_format: ZarrFormat = Field(
-        DEFAULT_ZARR_FORMAT, description="Format of the store: 2, or 3 with shards."
+    zarr_format: Annotated[ZarrFormat, NO_EFFECT] = Field(
+        DEFAULT_ZARR_FORMAT,
+        description="Format of a store that is written: 2, or 3 with shards; a mask that is there "
+        "keeps its own.",
     )

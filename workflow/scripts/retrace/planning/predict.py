@@ -29,7 +29,11 @@ from retrace.planning.paths import (
     volumes_of,
     with_manifests,
 )
-from retrace.planning.predict_settings import PredictedVolume, PredictionSettings
+from retrace.planning.predict_settings import (
+    PredictedVolume,
+    PredictionSettings,
+    WholePredictionSettings,
+)
 from retrace.planning.shards import execution_of
 from retrace.planning.targets import pair_target
 from retrace.planning.train import recursive_inputs, recursive_stores
@@ -96,12 +100,12 @@ def _predicted_volume(
 
 def whole_settings(
     config: WorkflowConfig, dataset: Dataset, network: VoxelNetworkSettings, volume: str
-) -> PredictionSettings:
+) -> WholePredictionSettings:
     """What predict.py reads for all of a volume, in floats: the image of another network."""
     settings = predict_settings(config, dataset, network, volume)
     part = settings.volume.without("roi_of", "margin_nm", "tissue_mask")
     whole = part.model_copy(update={"roi_nm": None})
-    return settings.model_copy(update={"volume": whole, "dtype": "float32"})
+    return WholePredictionSettings(**{**settings.explicit(), "volume": whole, "dtype": "float32"})
 
 
 def _further_inputs(

@@ -96,6 +96,16 @@ class PredictionSettings(SettingsModel):
         return {name: channels[name] for name in self.heads or channels}
 
 
+class WholePredictionSettings(PredictionSettings):
+    """How all of a volume is predicted, as the image that another network is trained on."""
+
+    zarr_format: Annotated[ZarrFormat, NO_EFFECT] = Field(
+        DEFAULT_ZARR_FORMAT,
+        description="Format of a store that is written: 2, or 3 with shards; a prediction that is "
+        "there keeps its own.",
+    )
+
+
 def read_prediction_settings(content: Any) -> PredictionSettings:
     """The settings in the JSON of a job; ConfigError names the setting, value and choice."""
     return check(PredictionSettings, content, "settings of the prediction")
