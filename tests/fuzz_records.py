@@ -36,7 +36,7 @@ from retrace.storage.block_journal import Journal
 from retrace.storage.manifest import check_manifest, manifest_path, write_manifest
 from retrace.storage.owned_files import recorded
 from retrace.storage.volumes import open_volume
-from retrace.training.elektronn_family import read_history
+from retrace.training.elektronn_history import read_history, write_history
 from retrace.training.znn_curve import add_test_pass, read_test_curve
 
 VALUES = np.random.default_rng(0).integers(0, 6, (4, 8, 8)).astype(np.uint8)
@@ -253,15 +253,14 @@ def json_readers() -> Iterator[FuzzReader]:
 
     def write_curve(folder: Path) -> None:
         for number in range(3):
-            add_test_pass(folder, 10 * number, 0.5, 0.25)
+            add_test_pass(folder, 10 * number, 0.5, 0.25, "")
 
-    yield FuzzReader("ZNN test curve", write_curve, read_test_curve)
+    yield FuzzReader("ZNN test curve", write_curve, lambda f: read_test_curve(f, ""))
 
-    def write_history(folder: Path) -> None:
-        rows = [{"iteration": n, "loss": 1.5} for n in range(4)]
-        (folder / "history.json").write_text(json.dumps(rows))
+    def write_rows(folder: Path) -> None:
+        write_history(folder, [{"iteration": n, "loss": 1.5} for n in range(4)], "")
 
-    yield FuzzReader("ELEKTRONN history", write_history, lambda folder: read_history(folder, 3))
+    yield FuzzReader("ELEKTRONN history", write_rows, lambda folder: read_history(folder, 3, ""))
 
 
 # ---------------------------------------------------------------- RO-Crate, bundle, Snakemake

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,29 +189,48 @@ def test_results_of_earlier_weights_are_computed_again(
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A working directory with an own volume."""
-    raw, labels = tiny.blobs(1, SHAPE)
-    for name, array in (("raw", raw), ("labels", labels)):
-        store = zarr.open_group(str(tmp_path / "own/cube.zarr"), mode="a", zarr_format=2)
-        created = store.create_array(name, shape=SHAPE, chunks=SHAPE, dtype=array.dtype)
-        created.attrs.update({"resolution": list(VOXEL_SIZE_NM), "offset": [0, 0, 0]})
-        created[...] = array
-    sources = {p: {"path": "own/cube.zarr", "array": p} for p in ("raw", "labels")}
-    dataset = {
-        "name": "mine",
-        "voxel_size_nm": list(VOXEL_SIZE_NM),
-        "background_ids": [],
-        "volumes": {"cube": sources},
-        "train": ["cube"],
-    }
+    write_dataset(tmp_path, {"cube": write_volume(tmp_path, "cube", 1)}, train=["cube"])
     tiny_workflow.write_network(tmp_path)
-    (tmp_path / "config/datasets").mkdir(parents=True)
-    (tmp_path / "config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
     return tmp_path
 
 
-def trained(place: Path, *arguments: str) -> tuple[dict[str, torch.Tensor], str]:
+@pytest.fixture
+def measured(own: Path) -> Path:
+    """That directory with a second volume, which trainings are measured on."""
+    volumes = {name: write_volume(own, name, n) for n, name in enumerate(("cube", "held"), 1)}
+    write_dataset(own, volumes, train=["cube"], validation=["held"])
+    return own
+
+
+def write_volume(place: Path, volume: str, seed: int) -> dict[str, dict[str, str]]:
+    """Writes raw and labels of a volume; its sources."""
+    raw, labels = tiny.blobs(seed, SHAPE)
+    path = f"own/{volume}.zarr"
+    for name, array in (("raw", raw), ("labels", labels)):
+        store = zarr.open_group(str(place / path), mode="a", zarr_format=2)
+        created = store.create_array(
+            name, shape=SHAPE, chunks=SHAPE, dtype=array.dtype, overwrite=True
+        )
+        created.attrs.update({"resolution": list(VOXEL_SIZE_NM), "offset": [0, 0, 0]})
+        created[...] = array
+    return {part: {"path": path, "array": part} for part in ("raw", "labels")}
+
+
+def write_dataset(
+    place: Path, volumes: dict[str, dict[str, dict[str, str]]], **splits: Any
+) -> None:
+    """Writes the dataset `mine`."""
+    size = list(VOXEL_SIZE_NM)
+    dataset = {"name": "mine", "voxel_size_nm": size, "background_ids": [], "volumes": volumes}
+    (place / "config/datasets").mkdir(parents=True, exist_ok=True)
+    (place / "config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset | splits))
+
+
+def trained(
+    place: Path, *arguments: str, config: tuple[str, ...] = ()
+) -> tuple[dict[str, torch.Tensor], str]:
     """The weights after `train_mine_tiny`, and what was printed."""
-    status, printed = run_in(place, "train_mine_tiny", *arguments)
+    status, printed = run_in(place, "train_mine_tiny", *arguments, config=config)
     assert status == 0, printed[-5000:]
     return safetensors.torch.load_file(place / "results/mine/tiny/model.safetensors"), printed
 
@@ -233,6 +254,69 @@ def test_corrected_labels_train_again_as_from_an_empty_folder(own: Path, tmp_pat
     assert same(again, trained(fresh)[0])
     history = json.loads((own / "results/mine/tiny/training.json").read_text())
     assert history["iterations_this_run"] == 2
+
+
+def rows_of(place: Path) -> list[int]:
+    """The iterations of the measurements in training.json."""
+    history = json.loads((place / "results/mine/tiny/training.json").read_text())
+    assert history["iterations_this_run"] == 0
+    return [row["iteration"] for row in (history["validation"] or {}).get("rows", [])]
+
+
+def test_what_only_measures_does_not_train_again(measured: Path) -> None:
+    every = ("validation={every: 1}",)
+    first, _ = trained(measured, config=every)
+
+    again, printed = trained(measured, config=("validation={every: never}",))
+    assert "resumes at iteration 2" in printed and "does not resume" not in printed
+    assert same(first, again) and rows_of(measured) == []
+    trained(measured, config=every)
+    assert rows_of(measured) == [1, 2]
+
+    labels = zarr.open_array(str(measured / "own/held.zarr/labels"), mode="r+")
+    labels[:, 20:60, 20:60] = np.uint64(99)
+    again, printed = trained(measured, config=every)
+    assert "own/held.zarr changed" in printed and "resumes at iteration 2" in printed
+    assert "earlier measurements were on other validation data and are left out" in printed
+    assert same(first, again) and rows_of(measured) == [2]
+
+    trained(measured, config=("seed=1",))
+    _, printed = trained(measured, config=("seed=2", "validation={every: never}"))
+    (line,) = {
+        line for line in printed.splitlines() if "does not resume" in line and "0 to" in line
+    }
+    assert line.endswith(": seed changed from 0 to 2")
+
+
+def test_validation_data_that_choose_the_state_train_again(measured: Path) -> None:
+    best = ("validation={every: 1, keep: best}",)
+    trained(measured, config=best)
+    labels = zarr.open_array(str(measured / "own/held.zarr/labels"), mode="r+")
+    labels[:, 20:60, 20:60] = np.uint64(99)
+    _, printed = trained(measured, config=best)
+    assert "does not resume from work/train/mine_tiny_" in printed
+
+
+def test_the_format_of_stores_does_not_train_again(measured: Path) -> None:
+    first, _ = trained(measured)
+    assert "Nothing to be done" in trained(measured, config=("zarr_format=3",))[1]
+    again, printed = trained(measured, config=("zarr_format=3", "iterations=3"))
+    assert "resumes at iteration 2" in printed and not same(first, again)
+
+
+def test_a_shorter_training_begins_after_what_the_refusal_names_is_moved(own: Path) -> None:
+    trained(own)
+    status, refusal = run_in(own, "train_mine_tiny", config=("iterations=1",))
+    assert status != 0
+    named = re.search(r"move (\S+), (\S+) and (\S+) to another folder first", refusal)
+    assert named is not None
+    (own / "earlier").mkdir()
+    for path in named.groups():
+        shutil.move(own / path, own / "earlier")
+    _, printed = trained(own, config=("iterations=1",))
+    assert "resumes" not in printed
+    history = json.loads((own / "results/mine/tiny/training.json").read_text())
+    assert history["iterations"] == history["iterations_this_run"] == 1
 
 
 def test_an_edited_loss_trains_again(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -177,3 +177,7 @@ def test_a_training_reads_validation_stacks_and_no_test_stacks(
     assert not any("test" in path for paths in job.files().values() for path in paths)
     never = run_config(validation={"every": "never"})
     assert "validation" not in fit_job(Planner(tmp_path, never), "slices", "tiny").inputs
+    assert set(job.paths("validation")) <= {Path(path) for path in job.measured}
+    assert not set(job.paths("stacks")) & {Path(path) for path in job.measured}
+    best = run_config(validation={"keep": "best"})
+    assert fit_job(Planner(tmp_path, best), "slices", "tiny").measured == ()

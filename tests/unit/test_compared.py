@@ -27,6 +27,7 @@ from retrace.errors import DataError, StateError
 from retrace.planning.train_settings import read_train_settings
 from retrace.training import build
 from retrace.training.compared import marked, number, total
+from retrace.training.elektronn_history import read_history, write_history
 from retrace.training.history import mean_rows
 from retrace.training.znn_curve import add_test_pass, read_test_curve
 
@@ -56,13 +57,29 @@ def test_curves_average_what_was_compared() -> None:
 
 
 def test_a_test_pass_over_nothing_has_no_value(tmp_path: Path) -> None:
-    add_test_pass(tmp_path, 4, None, None)
-    add_test_pass(tmp_path, 8, 0.5, 0.25)
+    add_test_pass(tmp_path, 4, None, None, "")
+    add_test_pass(tmp_path, 8, 0.5, 0.25, "")
 
-    assert read_test_curve(tmp_path) == [
+    assert read_test_curve(tmp_path, "") == [
         {"it": 4, "err": None, "cls": None},
         {"it": 8, "err": 0.5, "cls": 0.25},
     ]
+
+
+def test_curves_of_families_leave_out_measurements_on_other_validation_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_test_pass(tmp_path, 4, 0.75, 0.5, "before")
+    assert read_test_curve(tmp_path, "after") == []
+    add_test_pass(tmp_path, 8, 0.5, 0.25, "after")
+    assert read_test_curve(tmp_path, "after") == [{"it": 8, "err": 0.5, "cls": 0.25}]
+
+    rows = [{"iteration": n, "train_loss": 1.0, "validation_loss": 2.0} for n in (1, 2)]
+    write_history(tmp_path, rows, "before")
+    assert read_history(tmp_path, 1, "before") == rows[:1]
+    assert not capsys.readouterr().out
+    assert read_history(tmp_path, 1, "after") == [{"iteration": 1, "train_loss": 1.0}]
+    assert "on other validation data and are left out" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- alignment
@@ -203,7 +220,7 @@ def test_an_elektronn_batch_without_a_label_has_no_loss(tmp_path: Path) -> None:
 
     task.after_step(trainer.module, 1, recorded, tmp_path / "work")
 
-    (rows,) = (json.loads(p.read_text()) for p in tmp_path.glob("work/history.json"))
+    (rows,) = (json.loads(p.read_text())["rows"] for p in tmp_path.glob("work/history.json"))
     assert (rows[0]["loss"], rows[0]["loss_change"]) == (None, None)
     assert rows[0]["train_loss"] > 0
     assert all(task.uncompared(terms, unlabelled).values())

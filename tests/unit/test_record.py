@@ -294,3 +294,23 @@ def test_unfinished_work_of_other_inputs_code_or_image_has_another_name(
     others = [name(code={"x.py": "2"}), name(image="modern-1.sif")]
     Path("own.txt").write_text("corrected")
     assert len({first, name(), *others}) == 4
+
+
+def test_inputs_that_only_measure_do_not_name_unfinished_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def started() -> record.Running:
+        plain = Planned("out.manifest.json", own=("own.txt", "held.txt"), measured=("held.txt",))
+        job = start(Planned.parse(json.loads(json.dumps(plain.plain()))))
+        monkeypatch.setattr(record, "_running", [job])
+        return job
+
+    Path("own.txt").write_text("own")
+    Path("held.txt").write_text("held")
+    first, name = started(), record.work_digest({"seed": 0})
+    Path("held.txt").write_text("corrected")
+    second = started()
+    assert record.work_digest({"seed": 0}) == name and second.identity != first.identity
+    assert second.measured_versions() != first.measured_versions()
+    assert list(second.measured_versions()) == ["held.txt"]
+    assert list(second.work_content()["inputs"]) == ["own.txt"]

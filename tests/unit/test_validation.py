@@ -277,15 +277,19 @@ def test_a_training_ends_early_and_stays_ended(stores: Path, tmp_path: Path) -> 
     assert trained(tmp_path, chosen)["iterations"] == ended
 
 
-def test_measurements_on_other_data_are_not_continued() -> None:
+def test_measurements_on_other_data_are_not_continued(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     curve, _ = curve_of([3.0, 1.0], keep="best")
     state = curve.state()
     other = ValidationCurve(Losses(), Validation(keep="best"))
     other.resume(state)
     assert (other.rows, other.best and other.best.iteration) == (curve.rows, 2)
+    assert not capsys.readouterr().out
     other = ValidationCurve(Losses(), Validation(keep="best"))
     other.resume({**state, "data": "other"})
     assert (other.rows, other.best) == ([], None)
+    assert "on other validation data and are left out" in capsys.readouterr().out
 
 
 def test_a_measurement_leaves_modes_and_random_numbers_as_they_are() -> None:
@@ -354,8 +358,12 @@ def test_a_choice_without_validation_data_is_refused(stores: Path, tmp_path: Pat
         trained(tmp_path, chosen)
 
 
+def run_planner(**changes: Any) -> Planner:
+    return Planner(Path(), run_config(**changes), uses_containers=True)
+
+
 def planned(dataset: str, network: str, **changes: Any) -> Any:
-    return train_job(Planner(Path(), run_config(**changes), uses_containers=True), dataset, network)
+    return train_job(run_planner(**changes), dataset, network)
 
 
 def test_a_validation_entry_that_is_tested_measures_nothing() -> None:
@@ -386,6 +394,23 @@ def test_a_training_waits_for_validation_volumes_and_for_no_test_volume() -> Non
     job = planned("phantom", "mtlsd_small", validation={"every": "never"})
     assert not any("val_0" in path for paths in job.files().values() for path in paths)
     assert job.settings.dataset.validation == ()
+
+
+def test_files_of_validation_volumes_only_measure_unless_they_decide() -> None:
+    job = planned("phantom", "mtlsd_small")
+    read = [path for paths in job.files().values() for path in paths]
+    assert set(job.measured) == {path for path in read if "val_0" in path}
+    assert {Path(path).parent.name for path in job.measured} == {"phantom", "masks"}
+    for chosen in ({"keep": "best"}, {"patience": 3}):
+        assert planned("phantom", "mtlsd_small", validation=chosen).measured == ()
+
+
+def test_validation_data_decide_where_an_action_waits_for_them() -> None:
+    network = run_planner().network("mnist", "cnn_warp")
+    for of, follows in (("validation_loss", True), ("train_loss", False)):
+        action = {"on_plateau": {"of": of, "patience": 3}, "set": {"lr": 0.1}}
+        assert network.with_(actions=[action]).follows_validation is follows
+    assert not network.with_(actions=[{"at_iteration": 3, "set": {"lr": 0.1}}]).follows_validation
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ class Job:
 
     `inputs`: files by role, which the program takes from here. `prerequisites`: further files that
     must be complete before the job starts: manifests, and files that the settings name.
-    `untracked`: roles whose files Snakemake is not to know, because they come from this very job
-    or from a job that is not to run for them; their bytes count nevertheless.
+    `measured`: those of all these files that only measure the work: unfinished work of this job is
+    the same with others. `untracked`: roles whose files Snakemake is not to know, because they come
+    from this very job or from a job that is not to run for them; their bytes count nevertheless.
     `execution`: what does not change the result, such as the shard. `identity`: the file in which
     planning describes what decides the result; None for a job that is run by hand. `copies`:
     whether the result is a verified copy, which depends on neither code nor image.
@@ -43,6 +44,7 @@ class Job:
     prerequisites: Sequence[str] = ()
     execution: Mapping[str, Any] = field(default_factory=dict)
     untracked: Sequence[str] = ()
+    measured: Sequence[str] = ()
     identity: str | None = None
     copies: bool = False
 

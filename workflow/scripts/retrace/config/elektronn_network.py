@@ -222,6 +222,12 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
             yield WeightedLayer(f"layer {number}", width, layer.maps, math.prod(layer.filter))
 
     @property
+    def follows_validation(self) -> bool:
+        """Whether an action waits until the loss or error of the validation data stops falling."""
+        waits = [action.on_plateau for action in self.actions]
+        return any(one is not None and one.of.startswith("validation") for one in waits)
+
+    @property
     def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:
         """The input of a patch, and the labels that its outputs span."""
         sizes = self.architecture.at(self.input_shape).sizes

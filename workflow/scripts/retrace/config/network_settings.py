@@ -160,6 +160,11 @@ class VoxelNetworkSettings(NetworkSettings):
         """Output of one prediction step that the network asks for, voxels (z, y, x)."""
         return None
 
+    @property
+    def follows_validation(self) -> bool:
+        """Whether measurements on validation data change how it is trained."""
+        return False
+
     measures_around: ClassVar[bool] = False
     """Whether validation patches may leave the box of their entry in raw."""
 

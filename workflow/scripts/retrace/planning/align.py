@@ -140,6 +140,7 @@ def fit_job(planner: Planner, dataset: str, network: str) -> Job:
         {"stacks": stacks, "masks": masks, **validation, **init},
         manifests,
         untracked=untracked_weights(planner, dataset, network),
+        measured=() if settings.selection else with_manifests([*measured, *measured_masks]),
     )
 
 

@@ -65,6 +65,7 @@ def planned_record(
         produced=dict(ChainMap(produced, *(dict(one.produced) for one in passing))),
         own=tuple(dict.fromkeys([*own, *(path for one in passing for path in one.own)])),
         outputs=tuple(outputs),
+        measured=tuple(path for path in (*produced, *own) if path in job.measured),
         found=version_of(Path(record)) if job.copies else None,
     )
 

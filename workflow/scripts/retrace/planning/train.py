@@ -166,13 +166,16 @@ def described_training(planner: Planner, dataset: str, network: str) -> Job:
     data, net = planner.dataset(dataset), planner.network(dataset, network)
     weights = {**context_model(planner, dataset, network)}
     weights |= first_weights(planner, dataset, network)
+    masks: dict[str, str] = {}
+    measured: list[str] = []
     if isinstance(data, ExamplesDataset):
-        masks, volumes = {}, example_files(data.examples, "train")
+        waits = example_files(data.examples, "train")
     else:
         names = trained_volumes(planner.config, data)
         masks = mask_stores(data, names)
-        volumes = volume_files(data, names) + recursive_stores(data, net, names)
-    waits = [*volumes, *with_manifests(masks.values())]
+        waits = _files_of(data, net, names)
+        decisive = _files_of(data, net, volumes_of(data.train))
+        measured = [path for path in waits if path not in decisive]
     if "published" in weights:
         waits.append(manifest(weights["published"]))
     settings = train_settings(planner.config, data, net)
@@ -186,7 +189,15 @@ def described_training(planner: Planner, dataset: str, network: str) -> Job:
         {"masks": masks, **weights, **resumed},
         waits,
         untracked=(*untracked_weights(planner, dataset, network), *resumed),
+        measured=() if settings.validation_decides else measured,
     )
+
+
+def _files_of(dataset: Dataset, network: NetworkSettings, volumes: Sequence[str]) -> list[str]:
+    """The files that a training reads of these volumes, their masks included."""
+    masks = mask_stores(dataset, volumes)
+    stores = recursive_stores(dataset, network, volumes)
+    return [*volume_files(dataset, volumes), *stores, *with_manifests(masks.values())]
 
 
 @pair_target("train")

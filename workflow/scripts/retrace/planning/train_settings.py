@@ -100,6 +100,11 @@ class TrainSettings(MeasuredTraining):
         "auto", description="Whether torch compiles the network."
     )
 
+    @property
+    def validation_decides(self) -> bool:
+        """Whether measurements on validation data decide which weights are the result."""
+        return self.selection is not None or self.network.follows_validation
+
 
 def read_train_settings(content: Any) -> TrainSettings:
     """The settings in a job's JSON; ConfigError names the setting and what is allowed."""

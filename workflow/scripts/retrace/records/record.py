@@ -38,6 +38,7 @@ class Planned:
     `code`: digest of each library file; `image`: name of the container image, None without one;
     `produced`: for each input that another job writes, the file with that job's record; `own`:
     inputs that no job writes; `record`: where this job's record belongs; `outputs`: its files;
+    `measured`: those inputs that decide nothing but measurements, and so no unfinished work.
     `found`: the version of `record` when the run was planned, for outputs that other runs may write
     meanwhile.
     """
@@ -49,6 +50,7 @@ class Planned:
     produced: Mapping[str, str] = field(default_factory=dict)
     own: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
     found: str | None = None
 
     @property
@@ -58,12 +60,12 @@ class Planned:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self) | {"own": list(self.own), "outputs": list(self.outputs)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Planned:
         """From JSON values."""
-        lists = {name: tuple(content.get(name, ())) for name in ("own", "outputs")}
+        lists = {name: tuple(content.get(name, ())) for name in ("own", "outputs", "measured")}
         return cls(**{**content, **lists})
 
 
@@ -91,11 +93,27 @@ class Running:
             "inputs": {path: dict(version) for path, version in self.inputs.items()},
         }
 
+    def work_content(self) -> dict[str, Any]:
+        """The record without inputs that only measure: what decides unfinished work."""
+        return {**self.content(), "inputs": self._inputs(measured=False)}
+
     def versions(self) -> dict[str, Any]:
-        """What decides the outputs besides the settings; without times."""
-        content = self.content()
+        """What decides unfinished work besides the settings; without times."""
+        content = self.work_content()
         parts = {key: content[key] for key in ("code", "image", "resolved")}
         return {**parts, "inputs": _timeless(content)}
+
+    def measured_versions(self) -> dict[str, dict[str, str]]:
+        """The versions, without times, of the inputs that only measure."""
+        return _timeless({"inputs": self._inputs(measured=True)})
+
+    def _inputs(self, *, measured: bool) -> dict[str, dict[str, str]]:
+        """The inputs that only measure, or all others."""
+        return {
+            path: dict(version)
+            for path, version in self.inputs.items()
+            if (path in self.planned.measured) == measured
+        }
 
     def write(self) -> None:
         """Writes the record into the manifest of the first output.
@@ -189,7 +207,7 @@ def work_digest(parts: Any) -> str:
     """16 hex digits that name unfinished work: of its settings `parts` and, in a job, all else.
 
     Work that was begun with other inputs, other code or in another image has another name, so that
-    nothing resumes from it.
+    nothing resumes from it. Inputs that only measure are no part of it.
     """
     job = running_job()
     return digest(parts if job is None else [parts, job.versions()])

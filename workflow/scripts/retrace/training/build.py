@@ -47,9 +47,9 @@ def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
         parts.append(input_digest(weights.resumed))
     if settings.network.depends_on_length:
         parts.append({"iterations": settings.iterations})
-    if settings.selection is not None:
-        measured = settings.dataset.plain().get("validation")
-        parts.append([settings.selection.plain(), measured])
+    if settings.validation_decides:
+        chosen = settings.selection and settings.selection.plain()
+        parts.append([chosen, settings.dataset.plain().get("validation")])
     return work_digest(parts)
 
 
@@ -102,12 +102,13 @@ def build_trainer(
     weights: WeightFiles | None = None,
     rank: Rank = SINGLE_PROCESS,
     results: Path | None = None,
+    measured: Mapping[str, Any] | None = None,
 ) -> Trainer:
     """Opens and checks everything a training needs; `work` is this training's own folder.
 
     `masks`: the store of the labels mask of each volume that has one. `results`: the folder of the
-    results, by default `work`. ConfigError or DataError for settings or data that cannot be trained
-    on.
+    results, by default `work`. `measured`: the versions of files that are only measured on.
+    ConfigError or DataError for settings or data that cannot be trained on.
     """
     network = settings.network
     device = choose_own_device(settings.device, rank.number, rank.count)
@@ -115,7 +116,8 @@ def build_trainer(
     module = build_network(network, seed=settings.seed)
     record = (results or work) / OWNED_RECORD
     weights = weights or WeightFiles()
-    inputs = TrainingInputs(settings, masks, weights, work, device, rank.count, record)
+    versions = measured or {}
+    inputs = TrainingInputs(settings, masks, weights, work, device, rank.count, record, versions)
     set_up: SetUp = family_of(network).load("set_up_training")
     setup = set_up(inputs, module)
     decay = setup.average_decay

@@ -6,7 +6,6 @@ actions and commands to a running training; differences are listed in docs/refer
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from retrace.checkpoints.safetensors import load_layers, load_model
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.families import ELEKTRONN
 from retrace.errors import ConfigError
-from retrace.files import atomic_write, read_parsed
 from retrace.geometry import NmTriple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingExamples
@@ -35,6 +33,7 @@ from retrace.training.elektronn_curves import (
     smoothed_losses,
     status_line,
 )
+from retrace.training.elektronn_history import read_history, write_history
 from retrace.training.elektronn_optimizers import elektronn_optimizer
 from retrace.training.elektronn_schedule import (
     BY_COMMAND,
@@ -57,9 +56,8 @@ from retrace.training.task import (
     TrainingSetup,
     on_device,
 )
+from retrace.training.validation_patches import identity_of
 
-HISTORY = "history.json"
-"""File of the measurements so far, in the work folder of a training."""
 PLOT_SECONDS = 30.0
 """Shortest time between two drawings of the curves."""
 COMMANDS = {
@@ -105,6 +103,8 @@ class ElektronnTask(PlainTask):
     voxel_size_nm: NmTriple
     seed: int
     work: Path
+    measured_on: str = ""
+    """Identity of the validation data."""
     history_freq: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The measurements so far, except one at the end, which a longer training does not have."""
@@ -204,7 +204,7 @@ class ElektronnTask(PlainTask):
         self.rows = [row for row in self.rows if row["iteration"] < iteration]
         assert self._batch is not None
         self.rows.append(self._measure(module, iteration, self._batch, losses[0]))
-        atomic_write(self.work / HISTORY, json.dumps(self.rows) + "\n")
+        write_history(self.work, self.rows, self.measured_on)
         self._run_plateau_action(iteration)
         self.draw_curves()
 
@@ -373,14 +373,6 @@ def first_terms(progress: TrainingProgress) -> Tensor:
     return progress.losses[:, 0] if len(progress.losses) else torch.zeros(0)
 
 
-def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:
-    """The rows of a training up to an iteration; later measurements are repeated."""
-    path = work / HISTORY
-    if not path.is_file():
-        return []
-    return read_parsed(path, lambda rows: [row for row in rows if row["iteration"] <= iteration])
-
-
 def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> TrainingSetup:
     """Prepares a training of ELEKTRONN's networks; `init` may be another network (pre-training)."""
     settings, work, device = inputs.settings, inputs.work, inputs.device
@@ -412,12 +404,14 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     else:
         data = open_cube_batches(network, dataset, settings.seed, module, inputs.masks, device)
         size = dataset.voxel_size_nm
-    task = ElektronnTask(network, module, data, schedule, size, settings.seed, work)
-    task.rows = read_history(work, done)
+    measured_on = identity_of(inputs)
+    task = ElektronnTask(network, module, data, schedule, size, settings.seed, work, measured_on)
+    task.rows = read_history(work, done, measured_on)
     optimizer.follow(task.rates)
     if not states:
         task.draw_batch(0)
-    measured = elektronn_validation(task, settings, has_data=data.validation is not None)
+    every, has_data = settings.validation.every, data.validation is not None
+    measured = elektronn_validation(task, every, has_data=has_data)
     return TrainingSetup(
         task, optimizer, module, 0, network.average, on_save=task.remember, validation=measured
     )

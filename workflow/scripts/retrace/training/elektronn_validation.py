@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from retrace.config.validation_model import Interval, is_due
-from retrace.files import digest
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.planning.train_settings import TrainingExamples, TrainSettings
 from retrace.training.task import Measurement
-from retrace.training.validation_patches import identity_of
 from retrace.training.validation_picture import validation_image
 
 if TYPE_CHECKING:
@@ -54,14 +51,7 @@ class ElektronnValidation:
 
 
 def elektronn_validation(
-    task: ElektronnTask, settings: TrainSettings, *, has_data: bool
+    task: ElektronnTask, every: Interval, *, has_data: bool
 ) -> ElektronnValidation | None:
     """How a training is measured; None without a validation split."""
-    data = settings.dataset
-    if not has_data:
-        return None
-    if isinstance(data, TrainingExamples):
-        identity = digest(data.examples.plain())
-    else:
-        identity = identity_of(data)
-    return ElektronnValidation(task, settings.validation.every, identity)
+    return ElektronnValidation(task, every, task.measured_on) if has_data else None

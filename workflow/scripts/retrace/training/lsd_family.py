@@ -366,7 +366,7 @@ def validation_patches(
     plain = network.model_copy(update={"augment": ()})
     measured = replace(task, network=plain, sampler=sampler, seed=SEED, stays_inside=True)
     affinities = _labelled_affinities if "affs" in measured.heads else None
-    return patch_validation(measured, inputs.settings, inputs.device, affinities)
+    return patch_validation(measured, inputs, affinities)
 
 
 def reachable(sampler: PatchSampler, mask: VoxelBox) -> float:

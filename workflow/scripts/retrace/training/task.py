@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -224,7 +224,7 @@ class TrainingInputs:
 
     `masks`: the labels-mask store of each volume that has one. `work`: this training's own folder.
     `processes`: how many open the volumes and share the host's memory. `written_files`: the record
-    of files in folders of the user.
+    of files in folders of the user. `measured`: the versions of files that are only measured on.
     """
 
     settings: TrainSettings
@@ -234,6 +234,7 @@ class TrainingInputs:
     device: torch.device
     processes: int
     written_files: Path
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_new(self) -> bool:

@@ -23,6 +23,7 @@ from retrace.errors import DataError
 from retrace.training.compared import recorded
 from retrace.training.task import Batch, Measurement, Task, ValidationData
 
+OTHER_DATA = "earlier measurements were on other validation data and are left out"
 Row = dict[str, Any]
 """A measurement: `iteration`, `loss` and further values by name; None: nothing was compared."""
 
@@ -149,8 +150,10 @@ class ValidationCurve:
         return state
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Continues a curve; measurements on other data are left out."""
+        """Continues a curve; measurements on other data are left out, which is printed."""
         if state.get("data") != self.data.identity:
+            if state.get("rows"):
+                print(f"[train] {OTHER_DATA}", flush=True)
             return
         self.rows = [dict(row) for row in state["rows"]]
         if self.settings.keep == "best" and "best" in state:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from retrace.config.datasets import ISOTROPIC_BELOW
@@ -18,12 +17,12 @@ from retrace.evaluation.curve import best_threshold, pooled, threshold_curve
 from retrace.evaluation.scores import Scores
 from retrace.files import digest
 from retrace.geometry import NmTriple
-from retrace.planning.train_settings import TrainingDataset, TrainSettings
+from retrace.planning.train_settings import TrainingDataset, TrainingExamples
 from retrace.segmentation.agglomerate import region_graph
 from retrace.segmentation.fragments import renumber, watershed_fragments
 from retrace.segmentation.lut import threshold_list
 from retrace.segmentation.region_graph import RegionGraph
-from retrace.training.task import Batch, Measurement, Picture, Task
+from retrace.training.task import Batch, Measurement, Picture, Task, TrainingInputs
 from retrace.training.validation import FixedBatches, mean_values
 from retrace.training.validation_picture import validation_image
 
@@ -91,11 +90,18 @@ def _best(curves: Sequence[list[Scores] | None]) -> dict[str, float | None]:
     return {**values, "threshold": threshold}
 
 
-def identity_of(dataset: TrainingDataset) -> str:
-    """A digest of the validation entries, their volumes, and how patches are chosen."""
+def identity_of(inputs: TrainingInputs) -> str:
+    """A digest of the validation entries, their volumes, and how patches are chosen.
+
+    In a job, also of the versions of files that are only measured on; the others name the work.
+    """
+    dataset = inputs.settings.dataset
+    if isinstance(dataset, TrainingExamples):
+        return digest(dataset.examples.plain())
     entries = [entry.plain() for entry in dataset.validation]
     names = sorted({entry.volume for entry in dataset.validation})
-    return digest([entries, [dataset.volumes[name].plain() for name in names], PATCHES, SEED])
+    volumes = [dataset.volumes[name].plain() for name in names]
+    return digest([entries, volumes, inputs.measured, PATCHES, SEED])
 
 
 def is_anisotropic(voxel_size_nm: NmTriple) -> bool:
@@ -105,14 +111,14 @@ def is_anisotropic(voxel_size_nm: NmTriple) -> bool:
 
 def patch_validation(
     task: Task,
-    settings: TrainSettings,
-    device: torch.device,
+    inputs: TrainingInputs,
     affinities: Callable[[Mapping[str, Tensor], Batch], LabelledAffinities] | None,
 ) -> PatchValidation | None:
     """Measures on the first batches of a task of the validation split.
 
     None, with a printed line, where no patch has a label.
     """
+    settings = inputs.settings
     dataset = settings.dataset
     assert isinstance(dataset, TrainingDataset)
     try:
@@ -124,8 +130,8 @@ def patch_validation(
         task,
         batches,
         every=settings.validation.every,
-        bf16=uses_bf16(settings.precision, device),
-        identity=identity_of(dataset),
+        bf16=uses_bf16(settings.precision, inputs.device),
+        identity=identity_of(inputs),
         in_xy=is_anisotropic(dataset.voxel_size_nm),
         affinities=affinities,
     )

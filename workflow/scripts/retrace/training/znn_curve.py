@@ -20,28 +20,40 @@ EARLIER_CURVE = "earlier_curve.json"
 Row = dict[str, float | None]
 
 
-def read_test_curve(work: Path) -> list[Row]:
-    """Rows {it, err, cls} of all test passes of the training in `work`."""
+def read_test_curve(work: Path, measured_on: str) -> list[Row]:
+    """Rows {it, err, cls} of the test passes of the training in `work`.
+
+    `measured_on`: identity of the validation data; test passes on other data are left out.
+    """
     path = work / TEST_CURVE
-    return read_parsed(path, _rows) if path.is_file() else []
+    return read_parsed(path, _rows).get(measured_on, []) if path.is_file() else []
 
 
-def _rows(content: Any) -> list[Row]:
+def _rows(content: Any) -> dict[str, list[Row]]:
+    """The rows of all test passes, by the identity of the data that they are on."""
+
     def value(row: Any, key: str) -> float | None:
         return None if row[key] is None else float(row[key])
 
-    return [{key: value(row, key) for key in ("it", "err", "cls")} for row in content]
+    return {
+        data: [{key: value(row, key) for key in ("it", "err", "cls")} for row in rows]
+        for data, rows in content.items()
+    }
 
 
-def add_test_pass(work: Path, iteration: int, error: float | None, wrong: float | None) -> None:
+def add_test_pass(
+    work: Path, iteration: int, error: float | None, wrong: float | None, measured_on: str
+) -> None:
     """Adds a row for `iteration`: mean cost, and fraction of wrongly classified voxels.
 
-    None where no voxel was compared.
+    None where no voxel was compared. `measured_on`: as of `read_test_curve`, of whose data alone
+    the file keeps test passes.
     """
     # An interrupted run may have recorded iterations that are now repeated.
-    rows: list[Row] = [r for r in read_test_curve(work) if (r["it"] or 0) < iteration]
+    earlier = read_test_curve(work, measured_on)
+    rows: list[Row] = [row for row in earlier if (row["it"] or 0) < iteration]
     rows.append({"it": iteration, "err": error, "cls": wrong})
-    atomic_write(work / TEST_CURVE, json.dumps(rows) + "\n")
+    atomic_write(work / TEST_CURVE, json.dumps({measured_on: rows}) + "\n")
 
 
 def write_earlier_curve(work: Path, curve: Mapping[str, Any], begun: int) -> None:
@@ -75,8 +87,10 @@ def _after_earlier(curve: dict[str, Any], work: Path) -> dict[str, Any]:
     return joined
 
 
-def znn_learning_curve(progress: TrainingProgress, every: int, work: Path) -> dict[str, Any]:
-    """ZNN's curve: the means of each `every` iterations, and the test passes.
+def znn_learning_curve(
+    progress: TrainingProgress, every: int, work: Path, measured_on: str
+) -> dict[str, Any]:
+    """ZNN's curve: the means of each `every` iterations, and the test passes on this data.
 
     A training that continues a network has the curve of that network first.
     """
@@ -85,7 +99,8 @@ def znn_learning_curve(progress: TrainingProgress, every: int, work: Path) -> di
     means = [[number(v) for v in window.nanmean(dim=0)] for window in windows]
     columns = zip(*means, strict=True)
     steps = [progress.begun + every * (index + 1) for index in range(full)]
-    tests = [row for row in read_test_curve(work) if (row["it"] or 0) <= progress.iteration]
+    passes = read_test_curve(work, measured_on)
+    tests = [row for row in passes if (row["it"] or 0) <= progress.iteration]
     curve = {
         "train": {"it": steps, **dict(zip(progress.terms, map(list, columns), strict=bool(full)))},
         "test": {key: [row[key] for row in tests] for key in ("it", "err", "cls")},

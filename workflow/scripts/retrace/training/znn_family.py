@@ -44,6 +44,7 @@ from retrace.training.validation_patches import (
     SEED,
     LabelledAffinities,
     PatchValidation,
+    identity_of,
     patch_validation,
 )
 from retrace.training.znn_curve import add_test_pass, znn_learning_curve
@@ -79,6 +80,8 @@ class ZnnTask(PlainTask):
     seed: int
     device: torch.device
     dtype: torch.dtype
+    measured_on: str = ""
+    """Identity of the validation data."""
     _volume_counts: dict[int, list[list[ClassCounts]]] = field(default_factory=dict)
 
     @property
@@ -194,7 +197,7 @@ class ZnnTask(PlainTask):
         module.train()
         compared = [row for row in passes if row is not None]
         error, wrong = np.mean(compared, axis=0) if compared else (None, None)
-        add_test_pass(work, iteration, error, wrong)
+        add_test_pass(work, iteration, error, wrong, self.measured_on)
 
     def _test_patch(
         self, module: nn.Module, rng: np.random.Generator
@@ -222,7 +225,7 @@ class ZnnTask(PlainTask):
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
         """ZNN's learning curve."""
         every = self.network.num_iter_per_show
-        return {"learning_curve": znn_learning_curve(progress, every, work)}
+        return {"learning_curve": znn_learning_curve(progress, every, work, self.measured_on)}
 
     def _cost(self, output: Tensor, head: Batch) -> ZnnCost:
         cost: ZnnCost = COSTS[self.network.cost_fn](output, head["target"], head["mask"])
@@ -291,6 +294,7 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
         seed=settings.seed,
         device=device,
         dtype=dtype,
+        measured_on=identity_of(inputs),
     )
     files = _net_files(inputs, module, optimizer, network)
     validation = validation_patches(task, inputs)
@@ -328,7 +332,7 @@ def validation_patches(task: ZnnTask, inputs: TrainingInputs) -> PatchValidation
     )
     segments = task.network.out_type == "affinity" and len(task.network.heads) == 1
     affinities = measured.labelled_affinities if segments else None
-    return patch_validation(measured, inputs.settings, inputs.device, affinities)
+    return patch_validation(measured, inputs, affinities)
 
 
 def _load_weights(
@@ -365,6 +369,7 @@ def _net_files(
         inputs.written_files,
         inputs.settings.iterations,
         stored_iteration(continued) if continued else None,
+        identity_of(inputs),
     )
 
 

@@ -68,6 +68,8 @@ class NetFiles:
     """The last iteration of the training."""
     continued: int | None = None
     """The iteration of the network at the prefix that is continued; None for a new training."""
+    measured_on: str = ""
+    """Identity of the validation data."""
     _begin: tuple[int, float] = field(default_factory=lambda: (-1, 0.0))
 
     def __call__(self, progress: TrainingProgress) -> None:
@@ -79,7 +81,8 @@ class NetFiles:
         try:
             waits = self._waits()
             if progress.iteration % self.network.checkpoint_every == 0:
-                curve = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
+                every, data = self.network.num_iter_per_show, self.measured_on
+                curve = znn_learning_curve(progress, every, self.work, data)
                 self._write(progress.iteration, curve, waits)
                 self._write_log(curve, waits)
             if waits and progress.iteration >= self.iterations:
