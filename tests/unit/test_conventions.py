@@ -395,35 +395,3 @@ def test_a_transform_without_axes_has_the_order_of_its_array(tmp_path: Path) -> 
         zarr.create_array(tmp_path / path, shape=shape, dtype="u1", attributes=attributes)[...] = 1
         volume = open_volume(tmp_path / path)
         assert (volume.voxel_size_nm, volume.offset_nm) == ((40, 4.6, 4.6), (400, 46, 92))
-
-
-# ---------------------------------------------------------------- attributes without effect
-
-
-@pytest.mark.parametrize("units", ["counts", "1", "kelvin", ["a", "b", "c"]])
-def test_units_without_a_size_are_those_of_the_values(tmp_path: Path, units: Any) -> None:
-    attributes = {"_ARRAY_DIMENSIONS": ["z", "y", "x"], "units": units}
-    volume = opened(zarr_with(tmp_path / "a.zarr", attributes), voxel_size_nm=CFG)
-    assert volume.voxel_size_nm == tuple(CFG)
-
-    with pytest.raises(DataError, match=r"`units`"):
-        kelvin = {"units": "kelvin", "resolution": list(CFG)}
-        opened(zarr_with(tmp_path / "b.zarr", kelvin), voxel_size_nm=CFG)
-
-
-def test_attributes_of_an_h5_that_have_no_effect_do_not_stop_it(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        dataset = file.create_dataset("raw", data=RAW)
-        for axis, size in enumerate(RAW.shape):
-            for number in range(2):
-                scale_of_axis = file.create_dataset(f"s{axis}{number}", data=np.arange(size))
-                scale_of_axis.make_scale(f"n{axis}{number}")
-                dataset.dims[axis].attach_scale(scale_of_axis)
-        space = h5py.h5s.create(h5py.h5s.SCALAR)
-        for node in (dataset, file["/"]):
-            h5py.h5a.create(node.id, b"acquired", h5py.h5t.UNIX_D32LE.copy(), space)
-        dataset.attrs["resolution"] = CFG
-    volume = opened(tmp_path / "a.h5", "raw")
-
-    assert volume.voxel_size_nm == tuple(CFG)
-    assert np.array_equal(volume.read(volume.box), RAW)

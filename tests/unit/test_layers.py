@@ -380,10 +380,7 @@ def test_a_level_of_an_ome_zarr_image(
 
 
 def test_an_ome_zarr_image_without_a_unit_has_no_voxel_size(tmp_path: Path) -> None:
-    for unit, message in (
-        ("parsec", "`axes.unit` is 'parsec', no unit"),
-        ("", "without a unit, and the con"),
-    ):
+    for unit, message in (("parsec", "'parsec' is no unit"), ("", "without a unit, and the con")):
         folder = write_ome(tmp_path / f"{unit}.zarr", DATA, unit, 2, 0)
         for size in (None, SIZE):
             with pytest.raises(DataError, match=message):

@@ -76,9 +76,6 @@ def test_sections_of_another_format_are_not_left_out(tmp_path: Path, other: str)
         (["a.tif", "B.tif"], "mix small and capital letters"),
         ([], "contains no .tif or .tiff file"),
         (["._s1.tif"], "contains no .tif or .tiff file"),
-        (["info"], r"precomputed layer, whose path begins with file://: file:///"),
-        (["datasource-properties.json"], "of WEBKNOSSOS"),
-        (["s1.png", "s2.PNG"], "convert its .png files to tif"),
     ],
 )
 def test_an_unclear_order_is_refused(tmp_path: Path, names: Sequence[str], message: str) -> None:

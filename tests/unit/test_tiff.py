@@ -184,10 +184,6 @@ def size_of(path: Path) -> tuple[float | None, ...] | None:
         ((1, 4), {"spacing": 40}, None),
         ((72, 1), {}, None),
         ((1, 1), {}, None),
-        ((72, 1), {"unit": "inch", "spacing": 1}, None),  # for printing
-        ((72, 1), {"unit": "cm", "spacing": 0.1}, None),
-        ((72, 1), {"unit": "sec"}, None),
-        ((10**6, 1), {"unit": "cm", "spacing": 4e-6}, (40, 10, 10)),
     ],
 )
 def test_the_size_of_imagej_is_read(
@@ -202,34 +198,6 @@ def test_the_size_of_imagej_is_read(
     )
 
     assert size_of(tmp_path / "a.tif") == expected
-
-
-def test_a_unit_of_imagej_that_is_not_known_is_refused_with_its_key(tmp_path: Path) -> None:
-    metadata = {"axes": "ZYX", "unit": "furlong"}
-    tifffile.imwrite(tmp_path / "a.tif", RAW, imagej=True, resolution=(2, 2), metadata=metadata)
-
-    with pytest.raises(DataError, match=r"`unit` is 'furlong'.*correct it in the file.*nm"):
-        size_of(tmp_path / "a.tif")
-
-
-@pytest.mark.parametrize("unit", ["reference frame", "pixel", "nm"])
-def test_positions_without_a_length_state_nothing(tmp_path: Path, unit: str) -> None:
-    sizes = {
-        f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (0.04, 0.004, 0.004), strict=True)
-    }
-    planes: dict[str, list[Any]] = {f"Position{axis}Unit": [unit] * len(RAW) for axis in "ZYX"}
-    planes |= {f"Position{axis}": [8.0] * len(RAW) for axis in "YX"}
-    planes["PositionZ"] = [80.0 + 40 * z for z in range(len(RAW))]
-    metadata = {"axes": "ZYX", **sizes, "Plane": planes}
-    tifffile.imwrite(
-        tmp_path / "a.ome.tif", RAW, ome=True, photometric="minisblack", metadata=metadata
-    )
-    volume = open_volume(tmp_path / "a.ome.tif")
-
-    assert volume.voxel_size_nm == (40, 4, 4)
-    assert (volume.offset_nm, volume.is_placed) == (
-        ((80, 8, 8), True) if unit == "nm" else ((0, 0, 0), False)
-    )
 
 
 @pytest.mark.parametrize(

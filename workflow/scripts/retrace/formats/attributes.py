@@ -48,9 +48,6 @@ NO_UNITS = (
     "null",
     "unknown",
     "dimensionless",
-    "reference frame",
-    *("1", "a.u.", "au", "arb. units", "arbitrary units", "counts", "count", "dn", "gray value"),
-    *("s", "sec", "second", "seconds", "ms", "msec"),
 )
 """Units that say nothing about a length."""
 
@@ -63,20 +60,17 @@ class AttributeConvention(Convention):
     """Function (attributes, stored axes) -> what they state; DataError for values of no sense."""
 
 
-def unit_in_nm(unit: Any, key: str = "unit") -> Fraction | None:
+def unit_in_nm(unit: Any) -> Fraction | None:
     """The length of a unit in nm, None for one that is absent or says nothing about a length.
 
-    DataError for other units, such as parsec; `key`: where it is written.
+    DataError for other units, such as parsec.
     """
     if isinstance(unit, bytes):
         unit = unit.decode("utf-8", "replace")
     if unit is None or (isinstance(unit, str) and unit.strip().lower() in NO_UNITS):
         return None
     if not isinstance(unit, str) or unit.strip().lower() not in NM_PER_UNIT:
-        raise DataError(
-            f"`{key}` is {unit!r}, no unit that is read; correct it in the file. Allowed: pixel "
-            f"(states no length), {', '.join(NM_PER_UNIT)}"
-        )
+        raise DataError(f"{unit!r} is no unit that is read; allowed: {', '.join(NM_PER_UNIT)}")
     return NM_PER_UNIT[unit.strip().lower()]
 
 
@@ -145,18 +139,17 @@ def units_in_nm(value: Any, axes: str) -> list[Fraction | None] | None:
     if value is None:
         return None
     units = _along_zyx("units", value, axes, "have one entry for each of")
-    return [unit_in_nm(unit, "units") for unit in units]
+    return [unit_in_nm(unit) for unit in units]
 
 
 # ---------------------------------------------------------------- conventions
 
 
 def _funlib(attrs: Attributes, axes: str) -> Found:
-    stated = {key: q for key, q in FUNLIB_KEYS.items() if attrs.get(key) is not None}
-    if not stated:  # `units` are those of the values, as in NetCDF
-        return
     units = units_in_nm(attrs.get("units"), axes)
-    for key, quantity in stated.items():
+    for key, quantity in FUNLIB_KEYS.items():
+        if attrs.get(key) is None:
+            continue
         if quantity == "voxel size" and (factors := downsampling(attrs, axes)) != (1, 1, 1):
             raise DataError(
                 f"`{key}` {attrs[key]} is next to `{FACTORS}` {list(factors)} (z, y, x); write the "
@@ -218,7 +211,7 @@ def _pixel_resolution(attrs: Attributes, axes: str) -> Found:
     if content is None:
         return
     is_group = isinstance(content, Mapping)
-    unit = unit_in_nm(content.get("unit"), "pixelResolution.unit") if is_group else None
+    unit = unit_in_nm(content.get("unit")) if is_group else None
     value = content.get("dimensions") if is_group else content
     for quantity, statement in _stated("voxel size", "pixelResolution", value, axes, [unit] * 3):
         yield quantity, times(statement, downsampling(attrs, axes))
@@ -274,10 +267,6 @@ CONVENTIONS = (
     ),
 )
 """All conventions that are read. Two of them in one file must agree."""
-
-
-READ_KEYS = frozenset(key for convention in CONVENTIONS for key in convention.keys)
-"""Attributes that have an effect."""
 
 
 def statements(attrs: Attributes, axes: str) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:

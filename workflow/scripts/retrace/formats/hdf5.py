@@ -11,11 +11,11 @@ import numpy as np
 
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
-from retrace.formats.attributes import IN_ATTRIBUTES, READ_KEYS
+from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import Description, FormatPage, Group, byte_order_of
 from retrace.formats.h5_files import refuse_external_links, refuse_other_files
 from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
-from retrace.formats.stated_axes import AXIS_KEYS, agreed_axes, axes_in_attributes
+from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
 
 H5_SUFFIXES = (".h5", ".hdf", ".hdf5")
@@ -70,15 +70,7 @@ def _description(dataset: h5py.Dataset) -> Description:
 
 
 def _attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """Its attributes as Python values, without those that have no effect and no such value."""
-    found = {}
-    for key in node.attrs:
-        try:
-            found[key] = _plain(node.attrs[key])
-        except (TypeError, ValueError):  # references to scales of axes, times
-            if key in READ_KEYS | set(AXIS_KEYS):
-                raise
-    return found
+    return {key: _plain(value) for key, value in node.attrs.items()}
 
 
 def _groups(dataset: h5py.Dataset) -> Iterator[Group]:

@@ -161,9 +161,7 @@ def _units(image: Attributes, letters: str) -> list[Fraction | None]:
     if len(axes) != len(letters):
         return [None] * 3
     of_space = [axes[letters.index(letter)] for letter in "zyx"]
-    return [
-        unit_in_nm(a.get("unit"), "axes.unit") if isinstance(a, Mapping) else None for a in of_space
-    ]
+    return [unit_in_nm(a.get("unit")) if isinstance(a, Mapping) else None for a in of_space]
 
 
 # ---------------------------------------------------------------- size and position

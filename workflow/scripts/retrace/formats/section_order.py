@@ -28,30 +28,15 @@ def section_files(folder: Path) -> list[Path]:
     """
     files = [path for path in folder.iterdir() if _is_section(path)]
     if not files:
-        raise DataError(f"{folder} contains no .tif or .tiff file; {_instead_of_tifs(folder)}")
+        raise DataError(
+            f"{folder} contains no .tif or .tiff file; put the sections there, or correct the path"
+        )
     for path in files:
         if not path.is_file():
             what = "a link to nothing" if path.is_symlink() and not path.exists() else "no file"
             raise DataError(f"{path} is {what}; restore the section, or remove the name")
     _check_other_formats(folder, files)
     return _in_order(folder, sorted(files, key=lambda path: path.name))
-
-
-def _instead_of_tifs(folder: Path) -> str:
-    """What to do about a folder without tifs, by what it contains."""
-    if (folder / "info").is_file():
-        return (
-            f"it is a precomputed layer, whose path begins with file://: file://{folder.resolve()}"
-        )
-    if any(folder.glob("datasource-properties.json")) or any(folder.glob("*/header.wkw")):
-        return (
-            "it is of WEBKNOSSOS: the path is the folder of a layer in zarr or n5 (color), and "
-            "`array` its magnification (1); convert wkw to zarr"
-        )
-    suffixes = {path.suffix.lower() for path in folder.iterdir()}
-    if images := sorted(suffixes & set(OTHER_IMAGES)):
-        return f"convert its {', '.join(images)} files to tif"
-    return "put the sections there, or correct the path"
 
 
 def _check_other_formats(folder: Path, files: Sequence[Path]) -> None:

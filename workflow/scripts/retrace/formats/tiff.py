@@ -210,7 +210,7 @@ PAGE = FormatPage(
         Convention(
             "ImageJ",
             ("unit", "spacing", "XResolution", "YResolution", "xorigin", "yorigin", "zorigin"),
-            "`unit`; nothing is read without one, in inches, and in cm from 1 µm on (for printing)",
+            "`unit`; nothing is read without one",
             "`spacing` is the voxel size along z, one divided by the resolution that along y and x;"
             " the origin is the pixel at 0. Without `spacing`, `voxel_size_nm` has to state z.",
         ),

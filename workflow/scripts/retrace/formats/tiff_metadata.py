@@ -25,8 +25,6 @@ PRINT_NM = 1000
 """Pixels of this size and more, in inches or centimetres, are densities for printing."""
 UNIT_NM = {2: 25_400_000, 3: 10_000_000, 4: 1_000_000, 5: 1_000}
 """Length of the values of ResolutionUnit, nm: inch, cm, and mm and µm of tifffile."""
-INCH = ("inch", "inches", "in", '"')
-"""ImageJ's names of the unit of printing."""
 ROUNDED_FROM = 1000
 """Denominators from here on that are powers of ten come from rounding a decimal number."""
 SAME_STEP = 0.01
@@ -125,17 +123,12 @@ def _of_imagej(page: tifffile.TiffPage, meta: Mapping[str, Any]) -> Stated | Non
     """The size in the unit of ImageJ's description; None without a unit of length.
 
     ImageJ leaves out a spacing of 1, and programs leave it out because they do not know it, so its
-    absence states nothing. Neither do densities for printing, which it takes over from other
-    programs.
+    absence states nothing.
     """
-    unit = _unescaped(meta.get("unit"))
-    if isinstance(unit, str) and unit.strip().lower() in INCH:
-        return None  # the resolution tags say the same
-    x_unit = unit_in_nm(unit, "unit")
+    x_unit = unit_in_nm(_unescaped(meta.get("unit")))
     if x_unit is None:
         return None
-    units = [unit_in_nm(_unescaped(meta.get(f"{a}unit")), f"{a}unit") for a in "yz"]
-    y_unit, z_unit = (axis_unit or x_unit for axis_unit in units)
+    y_unit, z_unit = (unit_in_nm(_unescaped(meta.get(f"{a}unit"))) or x_unit for a in "yz")
     y, x = _pixel(page, "Y", y_unit), _pixel(page, "X", x_unit)
     z = _number(meta.get("spacing"))
     sizes: Triple = (
@@ -143,8 +136,7 @@ def _of_imagej(page: tifffile.TiffPage, meta: Mapping[str, Any]) -> Stated | Non
         None if y is None else y.size,
         None if x is None else x.size,
     )
-    is_for_print = x_unit == UNIT_NM[3] and (sizes[2] or 0) >= PRINT_NM
-    if is_for_print or not any(sizes):
+    if not any(sizes):
         return None
     return Stated((_size("ImageJ's pixel size", sizes, (y, x)),), _origin(meta, sizes))
 
@@ -243,7 +235,7 @@ def _of_ome(pixels: ElementTree.Element | None) -> Stated | None:
 
 def _length(value: str | None, unit: str) -> Fraction | None:
     """A length in nm; None where it is absent, not above 0 or in another unit, such as pixel."""
-    nm = unit_in_nm(unit, "PhysicalSizeUnit")
+    nm = unit_in_nm(unit)
     if value is None or nm is None:
         return None
     number = Fraction(value) * nm
@@ -279,7 +271,7 @@ def _place(plane: ElementTree.Element) -> tuple[Fraction, Fraction, Fraction] | 
     values = []
     for axis in "ZYX":
         value = plane.get(f"Position{axis}")
-        unit = unit_in_nm(plane.get(f"Position{axis}Unit"), f"Position{axis}Unit")
+        unit = unit_in_nm(plane.get(f"Position{axis}Unit"))
         if value is None or unit is None:
             return None
         values.append(Fraction(value) * unit)

@@ -105,9 +105,7 @@ def check_address(address: str, array: str) -> None:
     if url.startswith("s3://"):
         bucket_and_key(url)
     if array and not is_zarr(address):
-        plain_path = (
-            "; a path without file:// opens the other formats" if url.startswith("file:") else ""
-        )
+        plain_path = "; a path without file:// opens any format" if url.startswith("file:") else ""
         raise ConfigError(
             f"{address} opens as a precomputed layer, which has no array {array!r}; write "
             f"zarr://… if it is a zarr{plain_path}"
