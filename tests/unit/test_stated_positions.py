@@ -58,6 +58,12 @@ def test_attributes_of_32_bits_are_their_decimals(tmp_path: Path) -> None:
     assert volume.voxel_size_nm == opened(tmp_path / "a.h5", "raw").voxel_size_nm == (45, 4.6, 4.6)
 
 
+def test_a_box_far_from_the_origin_contains_itself() -> None:
+    box = VoxelBox((0, 0, 9093759), (9, 9, 9)).to_nm((0.001, 0.001, 944.129))
+    assert box.contains(box)  # its length is no difference of two floats of that size
+    assert not box.contains(box.shift((0, 0, 0.001)))
+
+
 positions = st.integers(-(10**7), 10**7)
 thousandths = st.integers(1, 10**6).map(lambda n: n / 1000)
 

@@ -148,7 +148,9 @@ class _Box(Generic[Number]):
 
     def contains(self, other: Self) -> bool:
         """Whether the other box is inside this one."""
-        return self.intersect(other) == other
+        begins = zip(self.offset, other.offset, strict=True)
+        ends = zip(self.end, other.end, strict=True)
+        return all(a <= b for a, b in begins) and all(b <= a for a, b in ends)
 
 
 class VoxelBox(_Box[int]):
