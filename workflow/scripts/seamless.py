@@ -36,7 +36,7 @@ from retrace.config.seamless_programs import (
 from retrace.config.yaml_files import Settings, load_yaml, names, read_scalar, read_yaml
 from retrace.errors import ConfigError, RetraceError, nearest, run
 from retrace.files import atomic_write
-from retrace.formats.hdf5 import H5_SUFFIXES
+from retrace.formats.folder_kinds import H5_SUFFIXES
 from retrace.formats.source import Source
 from retrace.geometry import NmTriple, nm_triple
 from retrace.storage.images import open_image

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from retrace.errors import DataError
+from retrace.formats.folder_kinds import H5_SUFFIXES
 from retrace.formats.h5_files import opened_h5
-from retrace.formats.hdf5 import H5_SUFFIXES, H5Array
+from retrace.formats.hdf5 import H5Array
 from retrace.reading import reading_content, retried
 from retrace.storage.manifest import input_digest
 from retrace.storage.volumes import open_group

@@ -13,12 +13,11 @@ from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import Description, FormatPage, Group, byte_order_of
+from retrace.formats.folder_kinds import H5_SUFFIXES
 from retrace.formats.h5_files import refuse_external_links, refuse_other_files
 from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
-
-H5_SUFFIXES = (".h5", ".hdf", ".hdf5")
 
 
 class H5Array:

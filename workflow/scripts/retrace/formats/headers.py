@@ -13,10 +13,11 @@ from typing import Any
 
 from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
+from retrace.formats.folder_kinds import H5_SUFFIXES, TIF_SUFFIXES
 from retrace.formats.layer_info import layer_level
 from retrace.formats.n5_metadata import check_dataset, describe_n5
 from retrace.formats.reader import refuse_array, refuse_level
-from retrace.formats.section_order import TIF_SUFFIXES, section_files
+from retrace.formats.section_order import section_files
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import (
     ZARR_FILES,
@@ -166,7 +167,7 @@ def _tif_header(path: Path, mip: int) -> Description:
 
 def _opened(path: Path, array: str, mip: int) -> Description:
     """The header of an array that its own reader opens; readers read no data then."""
-    if path.suffix.lower() in (".h5", ".hdf", ".hdf5"):  # without the other formats' libraries
+    if path.suffix.lower() in H5_SUFFIXES:  # without the other formats' libraries
         from retrace.formats.hdf5 import HDF5
 
         opened = HDF5.open(path, array, mip, None)

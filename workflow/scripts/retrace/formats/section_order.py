@@ -11,9 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from retrace.errors import DataError
+from retrace.formats.folder_kinds import OTHER_IMAGES, TIF_SUFFIXES, instead_of_tifs, is_hidden
 
-TIF_SUFFIXES = (".tif", ".tiff")
-OTHER_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".jp2", ".webp")
 LISTED = 3
 """Missing numbers that a message lists."""
 RENAME = "rename them, or make a folder of links with one number in each name"
@@ -28,9 +27,7 @@ def section_files(folder: Path) -> list[Path]:
     """
     files = [path for path in folder.iterdir() if _is_section(path)]
     if not files:
-        raise DataError(
-            f"{folder} contains no .tif or .tiff file; put the sections there, or correct the path"
-        )
+        raise DataError(f"{folder} contains no .tif or .tiff file; {instead_of_tifs(folder)}")
     for path in files:
         if not path.is_file():
             what = "a link to nothing" if path.is_symlink() and not path.exists() else "no file"
@@ -44,7 +41,7 @@ def _check_other_formats(folder: Path, files: Sequence[Path]) -> None:
     patterns = {_cut(path).text for path in files if _cut(path).digits}
     numbers = {_cut(path).numbers for path in files}
     for path in sorted(folder.iterdir()):
-        is_image = path.suffix.lower() in OTHER_IMAGES and not path.name.startswith(".")
+        is_image = path.suffix.lower() in OTHER_IMAGES and not is_hidden(path)
         name = _cut(path)
         if is_image and name.text in patterns and name.numbers not in numbers:
             raise DataError(
@@ -54,7 +51,7 @@ def _check_other_formats(folder: Path, files: Sequence[Path]) -> None:
 
 
 def _is_section(path: Path) -> bool:
-    return path.suffix.lower() in TIF_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in TIF_SUFFIXES and not is_hidden(path)
 
 
 @dataclass(frozen=True)

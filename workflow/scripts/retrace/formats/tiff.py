@@ -14,8 +14,9 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.contract import Convention, Description, FormatPage, Statement
+from retrace.formats.folder_kinds import TIF_SUFFIXES
 from retrace.formats.reader import Reader, refuse_level
-from retrace.formats.section_order import TIF_SUFFIXES, section_files
+from retrace.formats.section_order import section_files
 from retrace.formats.tiff_file import TifFile, read_file, read_pixels
 from retrace.formats.tiff_pages import read_plane
 

@@ -105,7 +105,8 @@ def check_address(address: str, array: str) -> None:
     if url.startswith("s3://"):
         bucket_and_key(url)
     if array and not is_zarr(address):
-        plain_path = "; a path without file:// opens any format" if url.startswith("file:") else ""
+        is_here = url.startswith("file:")
+        plain_path = ", or leave out file:// if it is a zarr, n5, h5 or tif" if is_here else ""
         raise ConfigError(
             f"{address} opens as a precomputed layer, which has no array {array!r}; write "
             f"zarr://… if it is a zarr{plain_path}"

@@ -12,7 +12,7 @@ from retrace.checkpoints.elektronn import SUFFIX
 from retrace.checkpoints.safetensors import read_metadata
 from retrace.config.families import family_of
 from retrace.device import choose_own_device, uses_bf16, uses_compile
-from retrace.formats.hdf5 import H5_SUFFIXES
+from retrace.formats.folder_kinds import H5_SUFFIXES
 from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
 from retrace.planning.training_folders import data_of_states, network_of_states

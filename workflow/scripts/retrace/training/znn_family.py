@@ -21,7 +21,7 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.config.families import ZNN
 from retrace.config.znn_network import ZnnNetworkSettings
-from retrace.formats.hdf5 import H5_SUFFIXES
+from retrace.formats.folder_kinds import H5_SUFFIXES
 from retrace.geometry import NmTriple, Triple, in_nm, triple
 from retrace.losses.znn_balance import ClassCounts
 from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient
