@@ -41,7 +41,8 @@ ATTRIBUTES = """\
 
 Lists have one entry for each stored axis, or one for each of z, y and x in the stored order; a
 single number counts for all of these. Numbers as text, lists of another length, sizes of 0 and
-below, and NaN are refused. Attributes of other conventions are ignored.
+below, and NaN are refused. Attributes of other conventions are ignored, and so is `units` alone,
+which is the unit of grey values in files of xarray and NeXus.
 """
 GROUPS = """\
 Groups above an array, in zarr, n5 and h5, may state its size and position too:
@@ -52,7 +53,11 @@ Axes are named by these. Names other than t, c, z, y and x (also channel, time) 
 OME-Zarr image have to be renamed in the file.
 """
 UNITS = """\
-Units, also as symbols and in the plural: {units}. Pixel, voxel and empty units count as no unit.
+Units, also as symbols and in the plural: {units}. Pixel, voxel and empty units count as no unit,
+and so do those of other quantities: grey values (counts, a.u., 1), times (s, ms), OME's
+`reference frame`. Other names are refused if a size or position is in them, because they may be
+lengths; without one they are not looked at. A size in inches or centimetres from 1 µm on, in a tif
+or in `pixelResolution`, is a density for printing and states nothing.
 """
 LABELS = {"recognised_by": "recognised by", "voxel_size": "voxel size", "byte_order": "byte order"}
 

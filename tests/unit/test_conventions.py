@@ -287,6 +287,14 @@ def test_a_dataset_of_webknossos_states_size_and_axes(tmp_path: Path, scale: Any
         opened(dataset / "color" / "1", voxel_size_nm=CFG)
 
 
+def test_a_scale_in_voxels_must_be_that_of_the_config(tmp_path: Path) -> None:
+    scale = {"factor": [4, 4, 40], "unit": "pixel"}
+    array = webknossos(tmp_path / "wk", scale) / "color" / "1"
+    assert opened(array, voxel_size_nm=CFG).voxel_size_nm == tuple(CFG)
+    with pytest.raises(DataError, match=r"`scale` .* without a unit"):
+        opened(array)
+
+
 def test_an_n5_of_webknossos_has_the_axes_of_its_dataset(tmp_path: Path) -> None:
     dataset = webknossos(tmp_path / "wk", [4.6, 5, 45])
     folder = dataset / "color" / "4"
@@ -312,7 +320,7 @@ def test_an_n5_of_webknossos_has_the_axes_of_its_dataset(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("scale", [[4, 4], [4, 0, 40], "4", {"factor": None}, [4, 4, "40"]])
 def test_a_scale_of_no_sense_is_refused(tmp_path: Path, scale: Any) -> None:
-    with pytest.raises(DataError, match=r"`scale`.* \(datasource-properties.json\)"):
+    with pytest.raises(DataError, match=r"`scale`.* \(datasource-properties.json\); correct it"):
         opened(webknossos(tmp_path / "wk", scale) / "color" / "1", voxel_size_nm=CFG)
 
 

@@ -32,24 +32,33 @@ NM_PER_UNIT: Mapping[str, Fraction] = {
         ("um µm μm micron microns micrometer micrometre micrometers micrometres", Fraction(1000)),
         ("mm millimeter millimetre millimeters millimetres", Fraction(10**6)),
         ("cm centimeter centimetre centimeters centimetres", Fraction(10**7)),
+        ("in inch inches", Fraction(25_400_000)),
         ("m meter metre meters metres", Fraction(10**9)),
     )
     for name in names.split()
 }
 """Length of each unit in nm."""
-NO_UNITS = (
-    "",
-    "pixel",
-    "pixels",
-    "px",
-    "voxel",
-    "voxels",
-    "none",
-    "null",
-    "unknown",
-    "dimensionless",
+SYMBOLS = [name for name in NM_PER_UNIT if len(name) < 3 and name.isascii() or name == "å"]
+"""One short name of each unit, for messages."""
+PRINT_UNITS = (NM_PER_UNIT["inch"], NM_PER_UNIT["cm"])
+"""The units of densities for printing."""
+PRINT_NM = 1000
+"""Pixels of this size and more, in inches or centimetres, are densities for printing."""
+NO_UNITS = frozenset(
+    name
+    for names in (
+        "",
+        "pixel, pixels, px, voxel, voxels, slice, slices, frame, frames, index, reference frame",
+        "none, null, nan, n/a, unknown, undefined, dimensionless, unitless, 1, %, percent",
+        "gray value, gray values, grey value, grey values, gray, grey, intensity, count, counts",
+        "dn, digital number, adu, a.u., au, arb. unit, arb. units, arbitrary unit, arbitrary units",
+        "electron, electrons, label, labels, id, ids, hu, v, ev, kev, hz, deg, degree, degrees",
+        "s, sec, secs, second, seconds, min, minute, minutes, h, hour, hours, day, days",
+        "ms, msec, millisecond, milliseconds, us, µs, μs, microsecond, microseconds",
+    )
+    for name in names.split(", ")
 )
-"""Units that say nothing about a length."""
+"""Units that say nothing about a length: voxels, grey values, times and others."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +69,30 @@ class AttributeConvention(Convention):
     """Function (attributes, stored axes) -> what they state; DataError for values of no sense."""
 
 
-def unit_in_nm(unit: Any) -> Fraction | None:
+def unit_in_nm(unit: Any, key: str = "unit") -> Fraction | None:
     """The length of a unit in nm, None for one that is absent or says nothing about a length.
 
-    DataError for other units, such as parsec.
+    DataError for other units, such as parsec: they may be lengths. `key`: for the message.
     """
     if isinstance(unit, bytes):
         unit = unit.decode("utf-8", "replace")
-    if unit is None or (isinstance(unit, str) and unit.strip().lower() in NO_UNITS):
+    name = "" if unit is None else str(unit).strip().lower()
+    if name in NO_UNITS:
         return None
-    if not isinstance(unit, str) or unit.strip().lower() not in NM_PER_UNIT:
-        raise DataError(f"{unit!r} is no unit that is read; allowed: {', '.join(NM_PER_UNIT)}")
-    return NM_PER_UNIT[unit.strip().lower()]
+    if name not in NM_PER_UNIT:
+        raise DataError(
+            f"`{key}`: {unit!r} is no unit of length that is read; allowed: {', '.join(SYMBOLS)}, "
+            "and their names, such as nanometer"
+        )
+    return NM_PER_UNIT[name]
+
+
+def is_print_density(unit: Fraction | None, y: float | None, x: float | None) -> bool:
+    """Whether pixels (nm) come from a density for printing, which is no size of the object.
+
+    `unit`: that in which they are stated, in nm.
+    """
+    return unit in PRINT_UNITS and max(y or 0, x or 0) >= PRINT_NM
 
 
 def exact(value: Any, unit: Fraction = Fraction(1)) -> float:
@@ -134,28 +155,32 @@ def _stated(
     yield quantity, Statement(values, written, has_unit)
 
 
-def units_in_nm(value: Any, axes: str) -> list[Fraction | None] | None:
+def units_in_nm(value: Any, axes: str, key: str = "units") -> list[Fraction | None] | None:
     """The units of z, y, x in nm; None where the attribute is absent, which stands for nm."""
     if value is None:
         return None
-    units = _along_zyx("units", value, axes, "have one entry for each of")
-    return [unit_in_nm(unit) for unit in units]
+    units = _along_zyx(key, value, axes, "have one entry for each of")
+    return [unit_in_nm(unit, key) for unit in units]
 
 
 # ---------------------------------------------------------------- conventions
 
 
 def _funlib(attrs: Attributes, axes: str) -> Found:
-    units = units_in_nm(attrs.get("units"), axes)
-    for key, quantity in FUNLIB_KEYS.items():
-        if attrs.get(key) is None:
-            continue
+    keys = _stated_keys(FUNLIB_KEYS, attrs)
+    # Without them `units` is that of the values, as in files of xarray.
+    units = units_in_nm(attrs.get("units"), axes) if keys else None
+    for key, quantity in keys.items():
         if quantity == "voxel size" and (factors := downsampling(attrs, axes)) != (1, 1, 1):
             raise DataError(
                 f"`{key}` {attrs[key]} is next to `{FACTORS}` {list(factors)} (z, y, x); write the "
                 f"size of this level as `{key}` and remove `{FACTORS}`"
             )
         yield from _stated(quantity, key, attrs[key], axes, units)
+
+
+def _stated_keys(keys: Mapping[str, Quantity], attrs: Attributes) -> Mapping[str, Quantity]:
+    return {key: quantity for key, quantity in keys.items() if attrs.get(key) is not None}
 
 
 FUNLIB_KEYS: Mapping[str, Quantity] = {
@@ -184,11 +209,13 @@ def transform_axes(content: Attributes, axes: str) -> str:
 
 def _transform(attrs: Attributes, axes: str) -> Found:
     content = transform_of(attrs)
+    keys = _stated_keys(TRANSFORM_KEYS, content)
+    if not keys:
+        return
     own_axes = transform_axes(content, axes)
-    units = units_in_nm(content.get("units"), own_axes) or [None] * 3
-    for key, quantity in TRANSFORM_KEYS.items():
-        if content.get(key) is not None:
-            yield from _stated(quantity, f"transform.{key}", content[key], own_axes, units)
+    units = units_in_nm(content.get("units"), own_axes, "transform.units") or [None] * 3
+    for key, quantity in keys.items():
+        yield from _stated(quantity, f"transform.{key}", content[key], own_axes, units)
 
 
 TRANSFORM_KEYS: Mapping[str, Quantity] = {"scale": "voxel size", "translate": "position"}
@@ -211,10 +238,11 @@ def _pixel_resolution(attrs: Attributes, axes: str) -> Found:
     if content is None:
         return
     is_group = isinstance(content, Mapping)
-    unit = unit_in_nm(content.get("unit")) if is_group else None
+    unit = unit_in_nm(content.get("unit"), "pixelResolution.unit") if is_group else None
     value = content.get("dimensions") if is_group else content
     for quantity, statement in _stated("voxel size", "pixelResolution", value, axes, [unit] * 3):
-        yield quantity, times(statement, downsampling(attrs, axes))
+        if not is_print_density(unit, *statement.values[1:]):
+            yield quantity, times(statement, downsampling(attrs, axes))
 
 
 def times(statement: Statement, factors: Sequence[float]) -> Statement:

@@ -51,8 +51,8 @@ def _of_group(
     own = {key: value for key, value in group.attributes.items() if key not in PYRAMID_KEYS}
     try:
         sizes, positions = statements(own, axes)
-        factors = _factors(group, file, axes)
-        if factors is None and sizes and is_needed:
+        factors = _factors(group, file, axes) if sizes else (1, 1, 1)
+        if factors is None and is_needed:
             raise DataError(
                 f"it states {sizes[0].written}, which is that of its finest level, and nothing "
                 f"states how much coarser {file.level} is; add `{FACTORS}` to the array"

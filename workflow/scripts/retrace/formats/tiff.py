@@ -210,17 +210,28 @@ PAGE = FormatPage(
     conventions=(
         Convention(
             "ImageJ",
-            ("unit", "spacing", "XResolution", "YResolution", "xorigin", "yorigin", "zorigin"),
-            "`unit`; nothing is read without one",
+            (
+                "unit",
+                "yunit",
+                "zunit",
+                "spacing",
+                "XResolution",
+                "YResolution",
+                "xorigin",
+                "yorigin",
+                "zorigin",
+            ),
+            "`unit`, and `yunit` and `zunit` where they differ; nothing is read without one",
             "`spacing` is the voxel size along z, one divided by the resolution that along y and x;"
-            " the origin is the pixel at 0. Without `spacing`, `voxel_size_nm` has to state z.",
+            " the origin is the pixel at 0. Without `spacing`, `voxel_size_nm` has to state z. "
+            "Pixels from 1 µm on, in inches or centimetres, are for printing and state nothing.",
         ),
         Convention(
             "OME-TIFF",
             ("PhysicalSizeX", "PhysicalSizeXUnit", "PositionX", "PositionXUnit"),
             "the unit of each; µm without it",
-            "Voxel size, and the position of each plane; likewise for Y and Z. 1 without a unit "
-            "states nothing.",
+            "Voxel size, and the position of each plane; likewise for Y and Z. 1 without a unit, a "
+            "number that is not above 0 and the units `pixel` and `reference frame` state nothing.",
         ),
         Convention(
             "resolution tags",

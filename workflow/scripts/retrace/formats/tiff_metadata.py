@@ -14,15 +14,13 @@ from xml.etree import ElementTree
 import tifffile
 
 from retrace.errors import DataError
-from retrace.formats.attributes import exact, unit_in_nm
+from retrace.formats.attributes import PRINT_NM, exact, is_print_density, unit_in_nm
 from retrace.formats.contract import Statement
 from retrace.limits import PLANES
 
 Triple = tuple[Fraction | None, Fraction | None, Fraction | None]
 """Numbers along z, y, x."""
 
-PRINT_NM = 1000
-"""Pixels of this size and more, in inches or centimetres, are densities for printing."""
 UNIT_NM = {2: 25_400_000, 3: 10_000_000, 4: 1_000_000, 5: 1_000}
 """Length of the values of ResolutionUnit, nm: inch, cm, and mm and µm of tifffile."""
 ROUNDED_FROM = 1000
@@ -74,14 +72,14 @@ class _Pixel:
     error: Fraction
 
 
-def _pixel(page: tifffile.TiffPage, axis: str, unit: Fraction) -> _Pixel | None:
+def _pixel(page: tifffile.TiffPage, axis: str, unit: Fraction | None) -> _Pixel | None:
     """The pixel's edge along Y or X; None for one pixel per unit, which programs write by default.
 
-    `unit`: length in nm of the unit that holds so many pixels.
+    `unit`: length in nm of the unit that holds so many pixels; None where it is no length.
     """
     value = _tag(page, f"{axis}Resolution")
     pixels, units = value if isinstance(value, tuple) and len(value) == 2 else (value, 1)
-    if not pixels or not units or pixels == units or min(pixels, units) < 0:
+    if unit is None or not pixels or not units or pixels == units or min(pixels, units) < 0:
         return None
     density = Fraction(pixels) / Fraction(units)
     is_rounded = units >= ROUNDED_FROM and str(units).strip("0") == "1"
@@ -116,6 +114,17 @@ def _plain(values: Triple) -> tuple[float | None, ...]:
     return tuple(None if value is None else exact(value) for value in values)
 
 
+def _unit_nm(where: str, key: str, unit: Any) -> Fraction | None:
+    """The length of a unit in nm, as `unit_in_nm`; its DataError says what to do."""
+    try:
+        return unit_in_nm(unit, key)
+    except DataError as error:
+        raise DataError(
+            f"{where} {error}; correct it in the file, for example with Image > Properties of "
+            "Fiji. A unit `pixel` states nothing: `voxel_size_nm` of the dataset's config is used"
+        ) from error
+
+
 # ---------------------------------------------------------------- ImageJ
 
 
@@ -123,22 +132,31 @@ def _of_imagej(page: tifffile.TiffPage, meta: Mapping[str, Any]) -> Stated | Non
     """The size in the unit of ImageJ's description; None without a unit of length.
 
     ImageJ leaves out a spacing of 1, and programs leave it out because they do not know it, so its
-    absence states nothing.
+    absence states nothing. In inches or centimetres a size may be a density for printing.
     """
-    x_unit = unit_in_nm(_unescaped(meta.get("unit")))
-    if x_unit is None:
-        return None
-    y_unit, z_unit = (unit_in_nm(_unescaped(meta.get(f"{a}unit"))) or x_unit for a in "yz")
-    y, x = _pixel(page, "Y", y_unit), _pixel(page, "X", x_unit)
     z = _number(meta.get("spacing"))
+    if not (z is not None and z > 0) and not any(_pixel(page, a, Fraction(1)) for a in "YX"):
+        return None  # whatever the unit is
+    z_unit, y_unit, x_unit = _imagej_units(meta)
+    y, x = _pixel(page, "Y", y_unit), _pixel(page, "X", x_unit)
     sizes: Triple = (
-        z * z_unit if z is not None and z > 0 else None,
+        z * z_unit if z is not None and z_unit is not None and z > 0 else None,
         None if y is None else y.size,
         None if x is None else x.size,
     )
-    if not any(sizes):
+    if not any(sizes) or is_print_density(x_unit, *_plain(sizes)[1:]):
         return None
     return Stated((_size("ImageJ's pixel size", sizes, (y, x)),), _origin(meta, sizes))
+
+
+def _imagej_units(meta: Mapping[str, Any]) -> Triple:
+    """The units along z, y, x in nm, None for those of no length.
+
+    Without a unit of their own, z and y have that of x.
+    """
+    keys = [key if meta.get(key) is not None else "unit" for key in ("zunit", "yunit", "unit")]
+    z, y, x = (_unit_nm("ImageJ's", key, _unescaped(meta.get(key))) for key in keys)
+    return z, y, x
 
 
 def _unescaped(unit: Any) -> Any:
@@ -222,24 +240,50 @@ def _of_ome(pixels: ElementTree.Element | None) -> Stated | None:
     """
     if pixels is None:
         return None
-    values = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"]
-    units = [pixels.get(f"PhysicalSize{axis}Unit") for axis in "ZYX"]
-    if not any(units) and all(value is None or Fraction(value) == 1 for value in values):
+    keys = [f"PhysicalSize{axis}" for axis in "ZYX"]
+    values = [_decimal(pixels.get(key)) for key in keys]
+    has_unit = any(pixels.get(f"{key}Unit") for key in keys)
+    if not has_unit and all(value is None or value == 1 for value in values):
         return None
-    z, y, x = (_length(v, "µm" if u is None else u) for v, u in zip(values, units, strict=True))
-    if not any((z, y, x)):
+    z, y, x = (_length(pixels, key, "µm") for key in keys)
+    is_for_print = x is not None and is_print_density(
+        _unit_of(pixels, "PhysicalSizeX"), *_plain((z, y, x))[1:]
+    )
+    if not any((z, y, x)) or is_for_print:
         return None
     size = _size("OME-XML's PhysicalSize", (z, y, x), ())
     return Stated((size,), _plane_position(pixels, z))
 
 
-def _length(value: str | None, unit: str) -> Fraction | None:
-    """A length in nm; None where it is absent, not above 0 or in another unit, such as pixel."""
-    nm = unit_in_nm(unit)
-    if value is None or nm is None:
+def _decimal(text: str | None) -> Fraction | None:
+    """A number of OME-XML; None where there is none, as for NaN."""
+    try:
+        return None if text is None else Fraction(text)
+    except (ValueError, ZeroDivisionError):
         return None
-    number = Fraction(value) * nm
-    return number if number > 0 else None
+
+
+def _unit_of(element: ElementTree.Element, key: str, default: str | None = None) -> Fraction | None:
+    """The unit of an attribute in nm; `default`: the unit where none is stated."""
+    return _unit_nm("OME-XML's", f"{key}Unit", element.get(f"{key}Unit", default))
+
+
+def _length(element: ElementTree.Element, key: str, default: str | None = None) -> Fraction | None:
+    """A size in nm, as `_distance`; None where it is not above 0."""
+    number = _distance(element, key, default)
+    return number if number is not None and number > 0 else None
+
+
+def _distance(
+    element: ElementTree.Element, key: str, default: str | None = None
+) -> Fraction | None:
+    """An attribute in nm; None where it is absent, or in no unit of length, such as pixel.
+
+    `default`: the unit where none is stated.
+    """
+    value = _decimal(element.get(key))
+    unit = None if value is None else _unit_of(element, key, default)
+    return None if value is None or unit is None else value * unit
 
 
 def _plane_position(pixels: ElementTree.Element, step: Fraction | None) -> tuple[Statement, ...]:
@@ -268,14 +312,8 @@ def _plane_position(pixels: ElementTree.Element, step: Fraction | None) -> tuple
 
 def _place(plane: ElementTree.Element) -> tuple[Fraction, Fraction, Fraction] | None:
     """The position (z, y, x) of a plane in nm, None unless all of it is a length."""
-    values = []
-    for axis in "ZYX":
-        value = plane.get(f"Position{axis}")
-        unit = unit_in_nm(plane.get(f"Position{axis}Unit"))
-        if value is None or unit is None:
-            return None
-        values.append(Fraction(value) * unit)
-    return values[0], values[1], values[2]
+    z, y, x = (_distance(plane, f"Position{axis}") for axis in "ZYX")
+    return None if z is None or y is None or x is None else (z, y, x)
 
 
 def _is_close(distance: Fraction, step: Fraction) -> bool:

@@ -58,9 +58,12 @@ def _described(
     try:
         found = [AxesStatement(file.axes, file.axes_written)] if file.axes else []
         letters, written = agreed_axes(file.shape, [*found, *_axes(mag, is_reversed)])
-        sizes = (*file.voxel_sizes, *_size(properties.get("scale"), mag))
     except DataError as error:
         raise DataError(f"{name}: {error} ({FILE})") from error
+    try:
+        sizes = (*file.voxel_sizes, *_size(properties.get("scale"), mag))
+    except DataError as error:
+        raise DataError(f"{name}: {error} ({FILE}); correct it there") from error
     written = written or file.axes_written
     return replace(file, axes=letters, axes_written=written, voxel_sizes=sizes)
 
@@ -96,12 +99,15 @@ def _axes(mag: Mapping[str, Any], is_reversed: bool) -> Iterator[AxesStatement]:
 def _size(scale: Any, mag: Mapping[str, Any]) -> Iterator[Statement]:
     if scale is None:
         return
-    value, unit = scale, Fraction(1)
+    value, unit = scale, None
     if isinstance(scale, Mapping):
-        value, unit = scale.get("factor"), unit_in_nm(scale.get("unit")) or unit
+        value, unit = scale.get("factor"), scale.get("unit")
+    length = Fraction(1) if unit is None else unit_in_nm(unit, "scale.unit")
     factors = spatial("mag", list(_edges(mag)), "xyz")
     sizes = spatial("scale", value, "xyz")
     above_0("`scale`", value, (*sizes, *factors))
     pairs = zip(sizes, factors, strict=True)
-    values = [exact(size, unit * Fraction(repr(factor))) for size, factor in pairs]
-    yield Statement(tuple(values), f"`scale` times `mag` {values} nm in {FILE}")
+    values = [exact(size, (length or 1) * Fraction(repr(factor))) for size, factor in pairs]
+    has_unit = length is not None
+    written = f"`scale` times `mag` {values}{' nm' if has_unit else ''} in {FILE}"
+    yield Statement(tuple(values), written, has_unit)
