@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import numpy as np
 
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
-from retrace.formats.attributes import IN_ATTRIBUTES
+from retrace.formats.attributes import CONVENTIONS, IN_ATTRIBUTES
 from retrace.formats.contract import Description, FormatPage, Group, byte_order_of
 from retrace.formats.folder_kinds import H5_SUFFIXES
 from retrace.formats.h5_files import refuse_external_links, refuse_other_files
 from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
-from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
+from retrace.formats.stated_axes import AXES_CONVENTIONS, agreed_axes, axes_in_attributes
+from retrace.formats.stated_places import GROUP_CONVENTION
 from retrace.geometry import chunk_count
+
+OF_GROUP = frozenset(key for each in (*CONVENTIONS, GROUP_CONVENTION) for key in each.keys)
+"""Attributes of groups that are read; all others may be of types that Python does not know."""
+OF_ARRAY = OF_GROUP | {key for each in AXES_CONVENTIONS for key in each.keys}
 
 
 class H5Array:
@@ -49,7 +55,7 @@ class H5Array:
 
 def _description(dataset: h5py.Dataset) -> Description:
     """What the file says about a dataset."""
-    attributes = _attributes(dataset)
+    attributes = _attributes(dataset, OF_ARRAY)
     try:
         letters, written = agreed_axes(dataset.shape, list(axes_in_attributes(attributes)))
     except DataError as error:
@@ -68,8 +74,22 @@ def _description(dataset: h5py.Dataset) -> Description:
     )
 
 
-def _attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in node.attrs.items()}
+@dataclass(frozen=True)
+class UnreadValue:
+    """The value of an attribute that h5py cannot read; refused by its name where it is needed."""
+
+    reason: str
+
+
+def _attributes(node: h5py.Group | h5py.Dataset, keys: Iterable[str]) -> dict[str, Any]:
+    return {key: _attribute(node, key) for key in keys if key in node.attrs}
+
+
+def _attribute(node: h5py.Group | h5py.Dataset, key: str) -> Any:
+    try:
+        return _plain(node.attrs[key])
+    except TypeError as error:
+        return UnreadValue(str(error))
 
 
 def _groups(dataset: h5py.Dataset) -> Iterator[Group]:
@@ -77,7 +97,7 @@ def _groups(dataset: h5py.Dataset) -> Iterator[Group]:
     path = dataset.name
     while path != "/":
         path = path.rpartition("/")[0] or "/"
-        yield Group(path, _attributes(dataset.file[path]))
+        yield Group(path, _attributes(dataset.file[path], OF_GROUP))
 
 
 def _is_colour(dataset: h5py.Dataset) -> bool:
@@ -86,16 +106,25 @@ def _is_colour(dataset: h5py.Dataset) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as Python values; numbers of 32 bits as their decimals, 4.6 and not 4.59999."""
+    """An attribute as Python values; numbers of 32 bits as their decimals, 4.6 and not 4.59999.
+
+    An empty attribute is None, which counts as an absent one.
+    """
+    if isinstance(value, h5py.Empty):
+        return None
     array = np.asarray(value)
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
         array = np.array([float(str(number)) for number in array.ravel()]).reshape(array.shape)
     if array.dtype.kind in "SO":
-        array = np.array([_text(item) for item in array.ravel()], object).reshape(array.shape)
+        items = [_text(item) for item in array.ravel()]
+        return items[0] if array.ndim == 0 else items
     return array.tolist()
 
 
 def _text(item: Any) -> Any:
+    """A text, or a list of the values of an item of variable length."""
+    if isinstance(item, np.ndarray):
+        return item.tolist()
     return item.decode("utf-8", "replace") if isinstance(item, bytes) else item
 
 
