@@ -158,7 +158,7 @@ def mark_missing(path: str) -> None:
         print(f"{gone}{AGAIN}: it is missing", file=sys.stderr)
         COMPARISON.needed.add(job.record)
         workflow.dag.forcefiles.update(job.outputs)
-        for read in job.produced:
+        for read in job.reads:
             mark_missing(read)
 
 
@@ -236,6 +236,6 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
             announce(start.source, start.iteration)
         if start is not None and not workflow.dryrun:
             refusing(begin, start)
-        for path in job.produced:
+        for path in job.reads:
             mark_missing(path)
     return runs

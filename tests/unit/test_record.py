@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -314,3 +315,63 @@ def test_inputs_that_only_measure_do_not_name_unfinished_work(
     assert second.measured_versions() != first.measured_versions()
     assert list(second.measured_versions()) == ["held.txt"]
     assert list(second.work_content()["inputs"]) == ["own.txt"]
+
+
+def write_two_stores(seconds: float, sha256: str = "a") -> Planned:
+    """A job that wrote one.zarr and two.zarr; the manifest of the first has its record."""
+    for name in ("one", "two"):
+        Path(f"results/{name}.zarr/x").mkdir(parents=True, exist_ok=True)
+        arrays = {"x": {"sha256": sha256}}
+        manifest = {"format_version": 1, "store": f"{name}.zarr", "arrays": arrays}
+        text = json.dumps(manifest | {"seconds": seconds})
+        Path(f"results/{name}.manifest.json").write_text(text)
+    outputs = tuple(f"results/{name}.manifest.json" for name in ("one", "two"))
+    planned = Planned(record=outputs[0], settings={}, outputs=outputs)
+    start(planned).write()
+    return planned
+
+
+def test_what_was_made_is_the_same_whatever_time_it_took() -> None:
+    def version(**changes: Any) -> dict[str, str]:
+        finished = read_finished(Path(write_two_stores(**changes).record))
+        assert finished is not None
+        return finished.version
+
+    assert version(seconds=1) == version(seconds=2)
+    assert version(seconds=1) != version(seconds=1, sha256="b")
+    planned = write_two_stores(seconds=3)
+    two = Path(planned.outputs[1])
+    two.write_text(two.read_text().replace("3", "4"))
+    assert Comparison().reason(planned, lambda path: None) is None
+    two.write_text(two.read_text().replace('"a"', '"b"'))
+    reason = Comparison().reason(planned, lambda path: None)
+    assert reason == f"{two} is not the file that was computed"
+
+
+def test_each_store_of_a_job_is_missed_where_it_is_needed() -> None:
+    planned = write_two_stores(seconds=1)
+    two = Path("results/two.zarr")
+    for path in ("x", ""):
+        shutil.rmtree(two / path)
+        for asked in ("results/two.zarr", "results/two.manifest.json"):
+            assert Comparison().missing(planned, asked) == str(two / path)
+        assert Comparison().missing(planned, "results/one.zarr") is None
+
+
+def test_own_files_are_kept_in_each_store_of_a_job() -> None:
+    planned = write_two_stores(seconds=1)
+    Comparison().check_replaceable(planned)
+    Path("results/two.zarr/mine").mkdir()
+    with pytest.raises(DataError, match=r"two\.zarr/mine is not part of results/two\.zarr"):
+        Comparison().check_replaceable(planned)
+
+
+def test_all_stores_that_a_job_reads_are_listed() -> None:
+    writer = Planned(record="one.manifest.json")
+    paths = ["one.zarr", "one.manifest.json", "two.zarr", "two.manifest.json"]
+    planned = planned_record(
+        Job({}, {"data": paths}), record="o.json", code={}, image=None, producer=lambda path: writer
+    )
+    assert planned.reads == ("one.zarr", "two.zarr")
+    assert planned.produced == {"one.zarr": "one.manifest.json"}
+    assert Planned.parse(planned.plain()) == planned

@@ -14,6 +14,7 @@ import tifffile
 
 from retrace.errors import DataError, nearest
 from retrace.files import atomic_write, digest
+from retrace.formats.readers import open_array
 from retrace.geometry import VoxelBox
 from retrace.storage.manifest import check_manifest, manifest_path, write_manifest
 from retrace.storage.value_checks import check_labels, check_raw
@@ -189,3 +190,16 @@ def test_a_store_is_on_disk_before_its_manifest(
     write_manifest(store, inputs=[], settings={}, seconds=0)
     before = flushed[: flushed.index(manifest_path(store).stat().st_ino)]
     assert {path.stat().st_ino for path in (store, *store.rglob("*"))} <= set(before)
+
+
+def test_a_result_that_is_gone_names_the_command_that_computes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Path("results/slices/sections/truth.zarr")
+    with pytest.raises(DataError, match=r"truth\.zarr does not exist; fetch it, or correct `path`"):
+        open_array(store, "field", 0)
+    store.parent.mkdir(parents=True)
+    store.with_name("truth.manifest.json").write_text("{}")
+    with pytest.raises(DataError, match=r"`snakemake --force results.*truth\.manifest\.json`"):
+        open_array(store, "field", 0)

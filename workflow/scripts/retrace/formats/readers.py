@@ -14,6 +14,7 @@ from retrace.formats.n5 import N5
 from retrace.formats.tiff import TIFF
 from retrace.formats.zarr_arrays import ZARR
 from retrace.reading import reading_content, retried
+from retrace.replacement import MANIFEST
 
 FETCH_AGAIN = "fetch or copy the volume again, or correct `path` in the dataset's config"
 READERS = (
@@ -38,10 +39,21 @@ def open_array(path: Path, array: str, mip: int, check: FileCheck | None = None)
             if reader.recognises(path):
                 return retried(partial(reader.open, path, array, mip, check), path)
     if not path.exists():
-        fetch = "fetch it, or " if path.suffix == ".zarr" else ""
-        raise DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")
+        raise _absent(path)
     *names, last = (reader.name for reader in READERS)
     suffixes = " ".join(suffix for reader in READERS for suffix in reader.suffixes)
     raise DataError(
         f"{path} is neither {', '.join(names)} nor {last}; allowed suffixes: {suffixes}"
     )
+
+
+def _absent(path: Path) -> DataError:
+    """The refusal of a file or folder that is not there; `path` as for `open_array`."""
+    manifest = path.with_name(path.name.removesuffix(path.suffix) + MANIFEST)
+    if path.parts[0] == "results" and manifest.is_file():
+        return DataError(
+            f"{path} does not exist, but its manifest does; compute it again: "
+            f"`snakemake --force {manifest}`"
+        )
+    fetch = "fetch it, or " if path.suffix == ".zarr" else ""
+    return DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrace.records.contents import content_digest, fingerprint
+from retrace.planning.paths import manifest
+from retrace.records.contents import content_digest, fingerprint, output_digest
 from retrace.records.record import Finished, Planned, read_finished, start
+from retrace.records.stores import described_store
+from retrace.replacement import MANIFEST
 from retrace.storage.foreign_entries import check_replaceable
 from retrace.storage.manifest import check_format
 
@@ -36,6 +39,8 @@ class Comparison:
     keep_without_files: bool = False
     """Whether a result stays if a file that it was computed from is gone: it cannot be computed
     again."""
+    only_certain: bool = False
+    """Whether a result without a record counts as equal: computed again, it may be."""
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _finished: dict[str, Finished | None] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
@@ -54,17 +59,20 @@ class Comparison:
 
     def missing(self, job: Planned, path: str) -> str | None:
         """What is gone of an output although its record is there: the store, an array, the file."""
-        finished = self._finished_job(job.record)
-        if finished is None:
+        if self._finished_job(job.record) is None:
             return None
-        expected = finished.store_paths or [Path(path)]
+        store = described_store(_described_by(job, path))
+        expected = [Path(path)] if store is None else store.paths
         return next((str(one) for one in expected if not one.exists()), None)
 
     def check_replaceable(self, job: Planned) -> None:
-        """DataError if a user has put files into the store that a job would replace."""
-        finished = self._finished_job(job.record)
-        if finished is not None and finished.store is not None:
-            check_replaceable(finished.store, finished.names)
+        """DataError if a user has put files into a store that a job would replace."""
+        if self._finished_job(job.record) is None:
+            return
+        manifests = [path for path in (job.record, *job.outputs) if path.endswith(MANIFEST)]
+        for store in map(described_store, map(Path, dict.fromkeys(manifests))):
+            if store is not None:
+                check_replaceable(store.path, store.names)
 
     def _differences(self, job: Planned, producer: Producer) -> Iterator[str]:
         if job.record in self.forced:
@@ -74,7 +82,8 @@ class Comparison:
         if finished is None and job.reads_nothing and not Path(job.record).exists():
             return  # Snakemake runs it where it is needed; readers compare the identity
         if finished is None:
-            yield f"{job.record} does not say from what it was computed"
+            if not self.only_certain:
+                yield f"{job.record} does not say from what it was computed"
             return
         record = finished.record
         yield from differences(record, asdict(job))
@@ -86,7 +95,7 @@ class Comparison:
             if not stays and self._changed(path, record["inputs"].get(path, {})):
                 yield f"{path} changed"
         for path, sha256 in record.get("outputs", {}).items():
-            if Path(path).exists() and self._changed(path, {"sha256": sha256}):
+            if Path(path).exists() and output_digest(Path(path)) != sha256:
                 yield f"{path} is not the file that was computed"
 
     def _changed(self, path: str, version: Mapping[str, str]) -> bool:
@@ -109,7 +118,9 @@ class Comparison:
             yield f"{path}{AGAIN}"
             return
         finished, version = self._finished_job(file), inputs.get(path, {})
-        if finished is None and job is not None and job.reads_nothing:
+        if finished is None and self.only_certain:
+            is_current = True
+        elif finished is None and job is not None and job.reads_nothing:
             is_current = version.get("identity") == start(job).identity  # such as a fetched volume
         else:
             is_current = finished is not None and version == finished.version
@@ -123,6 +134,12 @@ class Comparison:
             if finished and finished.store is not None:
                 check_format(finished.store, finished.format_version)
         return self._finished[file]
+
+
+def _described_by(job: Planned, path: str) -> Path:
+    """The manifest of an output of a job, which may write several stores; else its record."""
+    own = [one for one in (path, manifest(path)) if one.endswith(MANIFEST) and one in job.outputs]
+    return Path(next(iter(own), job.record))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from retrace.config.yaml_files import WORKFLOW_CONFIG
 from retrace.files import digest, write_json
 from retrace.job import Job
 from retrace.planning.code_digest import code_digests
+from retrace.planning.paths import manifest
 from retrace.planning.program_files import ROOT, SCRIPTS
 from retrace.records.record import Planned, version_of
 from retrace.replacement import MANIFEST, RECORD
@@ -53,6 +54,8 @@ def planned_record(
     passing = [one for one in writers.values() if one and is_passing(one.record)]
     lasting = {path: one for path, one in writers.items() if one not in passing}
     produced = _by_record({path: one.record for path, one in lasting.items() if one})
+    manifests = set(map(manifest, lasting))
+    reads = [path for path, one in lasting.items() if one and path not in manifests]
     own = [path for path, one in lasting.items() if one is None] + job.untracked_files()
     shipped = [path for path in own if is_shipped(path)]
     own = [path for path in own if path not in shipped]
@@ -64,6 +67,7 @@ def planned_record(
         image=None if job.copies else image,
         produced=dict(ChainMap(produced, *(dict(one.produced) for one in passing))),
         own=tuple(dict.fromkeys([*own, *(path for one in passing for path in one.own)])),
+        reads=tuple(dict.fromkeys([*reads, *(path for one in passing for path in one.reads)])),
         outputs=tuple(outputs),
         measured=tuple(path for path in (*produced, *own) if path in job.measured),
         found=version_of(Path(record)) if job.copies else None,

@@ -17,6 +17,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256
 from retrace.reading import json_if_intact
+from retrace.replacement import MANIFEST
 
 MEMORY = Path("work/contents")
 """Where digests are remembered, one file for each path."""
@@ -67,6 +68,22 @@ def content_digest(path: Path) -> str:
         with suppress(OSError):  # a read-only folder costs time, not the result
             atomic_write(_memory(path), json.dumps({"fingerprint": now, "sha256": content}))
     return content
+
+
+def described(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The digests of the arrays and files that a manifest describes, without times and costs."""
+    arrays = {name: one["sha256"] for name, one in manifest.get("arrays", {}).items()}
+    return [arrays, dict(manifest.get("files", {}))]
+
+
+def output_digest(path: Path, version: Path | None = None) -> str:
+    """16 hex digits of what a job made: of a manifest what it describes, of other files the bytes.
+
+    `version`: where the version of `path` is that counts; else at `path` itself.
+    """
+    latest = version or path
+    is_manifest = path.name.endswith(MANIFEST)
+    return digest(described(json_if_intact(latest))) if is_manifest else content_digest(latest)
 
 
 def has_changed(path: Path, version: Mapping[str, str]) -> bool:

@@ -23,12 +23,20 @@ from retrace.files import (
     read_parsed,
 )
 from retrace.reading import if_intact, json_if_intact
-from retrace.records.contents import content_digest, fingerprint, has_changed
+from retrace.records.contents import (
+    content_digest,
+    described,
+    fingerprint,
+    has_changed,
+    output_digest,
+)
 from retrace.relative_paths import relative_path
 from retrace.replacement import declare, newest, waiting_outputs
 
 KEY = "identity"
 """Where a manifest holds the record."""
+
+LISTS = ("own", "reads", "outputs", "measured")
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,9 @@ class Planned:
 
     `code`: digest of each library file; `image`: name of the container image, None without one;
     `produced`: for each input that another job writes, the file with that job's record; `own`:
-    inputs that no job writes; `record`: where this job's record belongs; `outputs`: its files;
-    `measured`: those inputs that decide nothing but measurements, and so no unfinished work.
+    inputs that no job writes; `reads`: all stores and files that other jobs write, of which
+    `produced` has one for each record; `record`: where this job's record belongs; `outputs`: its
+    files; `measured`: those inputs that decide nothing but measurements, and so no unfinished work.
     `found`: the version of `record` when the run was planned, for outputs that other runs may write
     meanwhile.
     """
@@ -49,6 +58,7 @@ class Planned:
     image: str | None = None
     produced: Mapping[str, str] = field(default_factory=dict)
     own: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
     found: str | None = None
@@ -60,12 +70,12 @@ class Planned:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return asdict(self) | {name: list(getattr(self, name)) for name in LISTS}
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Planned:
         """From JSON values."""
-        lists = {name: tuple(content.get(name, ())) for name in ("own", "outputs", "measured")}
+        lists = {name: tuple(content.get(name, ())) for name in LISTS}
         return cls(**{**content, **lists})
 
 
@@ -135,11 +145,11 @@ class Running:
         atomic_write(file, json.dumps({**manifest, KEY: record}, indent=1, sort_keys=True) + "\n")
 
     def output_digests(self) -> dict[str, str]:
-        """The digest of each file that is an output, by its path; stores have their manifest."""
+        """The digest of each file that is an output, by its path; of stores that of a manifest."""
         names = [*self.planned.outputs, *map(relative_path, waiting_outputs())]
         paths = dict.fromkeys(map(Path, names))
-        files = [path for path in paths if path != Path(self.planned.record)]
-        return {str(path): content_digest(newest(path)) for path in files if newest(path).is_file()}
+        files = {path: newest(path) for path in paths if path != Path(self.planned.record)}
+        return {str(path): output_digest(path, new) for path, new in files.items() if new.is_file()}
 
 
 def _is_same(one: Any, other: Mapping[str, Any]) -> bool:
@@ -239,19 +249,6 @@ class Finished:
     store: Path | None = None
     """The store that the manifest describes; None for outputs without a store."""
     format_version: int | None = None
-    arrays: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    """The arrays, and the files besides them, of the store."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The arrays and files of the store; empty where the manifest lists no arrays."""
-        return (*self.arrays, *self.files) if self.arrays else ()
-
-    @property
-    def store_paths(self) -> list[Path]:
-        """The store and the folders of its arrays; empty for outputs without a store."""
-        return [] if self.store is None else [self.store, *(self.store / a for a in self.arrays)]
 
     @property
     def version(self) -> dict[str, str]:
@@ -269,9 +266,6 @@ def read_finished(file: Path) -> Finished | None:
 def _finished(file: Path, manifest: Mapping[str, Any]) -> Finished:
     """The record in the content of a manifest."""
     record = manifest[KEY]
-    arrays = {name: one["sha256"] for name, one in manifest.get("arrays", {}).items()}
-    parts = [arrays, manifest.get("files", {}), record.get("outputs", {})]
+    parts = [*described(manifest), record.get("outputs", {})]
     store = file.with_name(manifest["store"]) if "store" in manifest else None
-    version = manifest.get("format_version")
-    files = tuple(manifest.get("files", {}))
-    return Finished(record, digest(parts), store, version, tuple(arrays), files)
+    return Finished(record, digest(parts), store, manifest.get("format_version"))
