@@ -7,6 +7,7 @@ every result with its inputs, settings, code and image, and marks the outputs of
 from retrace.planning.code_digest import code_digests
 from retrace.planning.foreign_files import WrittenFiles
 from retrace.planning.identity import AGAIN, FORCED, Comparison
+from retrace.planning.named_runs import NamedRuns
 from retrace.planning.records import planned_record, record_file, record_next_to
 from retrace.planning.resumption import announce, begin, is_copy
 from retrace.planning.train import start_of
@@ -16,6 +17,7 @@ from retrace.replacement import MANIFEST
 
 COMPARISON = Comparison(keep_without_files=True)
 WRITTEN_FILES = WrittenFiles()
+NAMED_RUNS = NamedRuns()
 COMPLETE: set[str] = set()
 """Records of the jobs that run and whose files have been looked for."""
 
@@ -230,6 +232,7 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
     runs = not is_there or reason is not None or job.record in COMPARISON.needed
     if runs:
         settings = planned(writer.params.job.plan_job)(dict(values)).settings
+        refusing(NAMED_RUNS.check, settings, job, producer)
         start = refusing(start_of, PLANNER, settings)
         refusing(WRITTEN_FILES.check, settings, Path(outputs[0]).parent, start)
         if start is not None and start.source is not None:

@@ -18,7 +18,7 @@ import tiny_seamless as tiny
 from built_networks import built
 from retrace.alignment.losses import Lambdas
 from retrace.alignment.pairs import PairPlan, StackReader, average_valid, is_blank
-from retrace.alignment.runs import lineage, read_runs, run_summary
+from retrace.alignment.runs import free_name, lineage, read_runs, run_summary, save_run
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
 from retrace.alignment.task import SeamlessTask
@@ -279,10 +279,40 @@ def test_a_run_is_never_overwritten(tmp_path: Path, stacks: Path) -> None:
     run(tmp_path, stacks, tiny.training(iterations=1, run="mine"))
     kept = (tmp_path / "runs/mine/archive.safetensors").read_bytes()
 
-    with pytest.raises(ConfigError, match=r"`run: mine` was trained with other settings"):
+    with pytest.raises(ConfigError, match=r"`run: mine` is the name of another training \(digest"):
         run(tmp_path, stacks, tiny.training(iterations=1, run="mine", lr=0.5))
+    longer = tiny.training(iterations=2, run="mine")
+    with pytest.raises(ConfigError, match=r"last iteration is 1, and 2 is requested.*run=mine_2"):
+        run(tmp_path, stacks, longer)
 
     assert (tmp_path / "runs/mine/archive.safetensors").read_bytes() == kept
+
+
+def test_a_repeated_training_keeps_its_run_and_a_longer_one_gets_its_own(
+    tmp_path: Path, stacks: Path
+) -> None:
+    run(tmp_path, stacks, tiny.training(iterations=1, run="mine"), name="first")
+    kept = {path: path.read_bytes() for path in (tmp_path / "runs/mine").iterdir()}
+    shutil.rmtree(tmp_path / "work")
+    run(tmp_path, stacks, tiny.training(iterations=1, run="mine"), name="again")
+    assert kept == {path: path.read_bytes() for path in (tmp_path / "runs/mine").iterdir()}
+
+    for iterations in (1, 2):
+        run(tmp_path, stacks, tiny.training(iterations=iterations))
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert [name.rpartition("_")[2] for name in names if name != "mine"] == ["1", "2"]
+
+
+def test_other_weights_of_the_same_training_get_a_number(tmp_path: Path) -> None:
+    """As after the same training on a GPU, which rounds sums in another order."""
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+    for weights, expected in (("a", "mine"), ("a", "mine"), ("b", "mine_2"), ("c", "mine_3")):
+        name = free_name(tmp_path / "runs", "mine", weights)
+        assert name == expected
+        save_run(tmp_path / "runs", name, model, {"weights": weights})
+    (tmp_path / "runs/mine/archive.safetensors").unlink()
+    assert free_name(tmp_path / "runs", "mine", "d") == "mine"
 
 
 def test_the_lineage_leads_from_a_fine_tuned_run_to_its_origin(

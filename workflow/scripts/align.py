@@ -28,6 +28,7 @@ from retrace.alignment.evaluation import evaluate_alignment
 from retrace.alignment.history import alignment_history
 from retrace.alignment.runs import (
     check_run_is_free,
+    free_name,
     print_lineage,
     run_name,
     save_run,
@@ -35,7 +36,7 @@ from retrace.alignment.runs import (
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import StackPaths
 from retrace.alignment.volume import align_volume
-from retrace.checkpoints.safetensors import save_model
+from retrace.checkpoints.safetensors import save_model, weights_digest
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
@@ -89,12 +90,15 @@ def train_alignment(args: argparse.Namespace) -> None:
     measured = StackPaths(args.validation, args.validation_masks)
     training = alignment_training_digest(settings, trained, measured, args.init)
     experiment = f"{settings.dataset}_{settings.network.name}"
-    name = run_name(settings.run, experiment, training)
-    check_run_is_free(args.runs, name, training)
     work = args.work / f"{experiment}_{training}"
     trainer = build_alignment_trainer(settings, trained, measured, work, args.init)
-    print(f"[train] run {name} until iteration {trainer.plan.iterations}", flush=True)
+    end = trainer.plan.iterations
+    name = run_name(settings.run, experiment, training, end)
+    check_run_is_free(args.runs, name, training, end)
+    print(f"[train] run {name} until iteration {end}", flush=True)
     outcome = trainer.run()
+    weights = weights_digest(trainer.result)
+    name = free_name(args.runs, name, weights)
     facts = {
         "network": settings.network.plain(),
         "dataset": settings.dataset,
@@ -104,7 +108,14 @@ def train_alignment(args: argparse.Namespace) -> None:
     }
     save_model(args.output, trainer.result, {**facts, "iteration": outcome.iteration, "run": name})
     parent = {"path": str(args.init), "digest": input_digest(args.init)} if args.init else None
-    record = {"seed": settings.seed, "iterations": outcome.iteration, "parent": parent}
+    record = {
+        "seed": settings.seed,
+        "iterations": outcome.iteration,
+        "requested": end,
+        "iterations_per_epoch": trainer.seamless.plan.iterations_per_epoch,
+        "parent": parent,
+        "weights": weights,
+    }
     save_run(args.runs, name, newest(args.output), {**facts, **record})
     history = alignment_history(outcome, trainer.seamless.plan, trainer.validation)
     content = {"run": name, **history}

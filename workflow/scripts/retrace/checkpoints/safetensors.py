@@ -57,6 +57,12 @@ def save_tensors(
     return atomic_write(path, _with_metadata(save(dict(tensors)), text))
 
 
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits of the names, types, shapes and values of all weights of `module`."""
+    weights = {name: tensor.detach().to("cpu") for name, tensor in module.state_dict().items()}
+    return str(json.loads(_digest_of(weights, {})[DIGEST]))[:16]
+
+
 def _digest_of(tensors: Mapping[str, torch.Tensor], text: Mapping[str, str]) -> dict[str, str]:
     """The entry of the metadata that a change of any tensor or other metadata changes.
 

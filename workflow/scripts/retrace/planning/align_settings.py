@@ -31,7 +31,9 @@ class FitSettings(MeasuredTraining):
     network: SeamlessNetworkSettings = Field(description="The network.")
     epochs: Count | None = Field(None, description="Epochs. None: those of the network.")
     iterations: Count | None = Field(None, description="The last iteration; overrides `epochs`.")
-    run: Text | None = Field(None, description="Name of the run. None: experiment and digest.")
+    run: Text | None = Field(
+        None, description="Name of the run. None: experiment, digest and last iteration."
+    )
     seed: WholeFrom0 = Field(description="Seed of the weights and the pairs.")
 
 
