@@ -52,6 +52,7 @@ def test_a_layer_is_named_as_an_address(tmp_path: Path) -> None:
     address = message.rpartition(" ")[2]
     assert open_volume(address).box.shape == RAW.shape
     assert f"file://{path}" in error_of(tmp_path)
+    assert f"write file://{path}, and choose a level" in error_of(path / "4_4_40")
 
 
 def test_a_layer_has_no_array() -> None:
@@ -59,6 +60,13 @@ def test_a_layer_has_no_array() -> None:
         check_address("file:///data/pc", "raw")
     with pytest.raises(ConfigError, match="if it is a zarr$"):
         check_address("s3://bucket/pc", "raw")
+
+
+def test_an_address_of_this_machine_that_is_no_layer(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "plain", shape=RAW.shape, dtype="u1")[...] = RAW
+    with pytest.raises(DataError, match="leave out file:// if it is a zarr, n5, h5 or tif$"):
+        open_volume(f"file://{tmp_path}/plain")
+    assert opened(tmp_path / "plain", voxel_size_nm=CFG).box.shape == RAW.shape
 
 
 def test_images_of_another_format_are_named(tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def _instead_of_tifs(folder: Path) -> str:
     place = folder.absolute()
     if _is_layer(folder):
         return f"it is a precomputed layer, which opens as an address: write file://{place}"
+    if _is_layer(place.parent):
+        return (
+            f"it is part of a precomputed layer: write file://{place.parent}, and choose a level "
+            "with `mip`"
+        )
     if images := _images(folder):
         return (
             f"its images are {images}, which are not read; convert them to tif, for example in "

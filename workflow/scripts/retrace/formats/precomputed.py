@@ -167,9 +167,11 @@ def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
             raise DataError("there is no file `info`")
         info = parse_json_object(content, "info")
     except (DataError, FetchError) as error:
+        remedy = "check the address and the internet access"
+        if local_folder(path) is not None:
+            remedy = "correct the address, or leave out file:// if it is a zarr, n5, h5 or tif"
         raise DataError(
-            f"{path} cannot be opened as a precomputed layer ({error}); check the address and the "
-            "internet access"
+            f"{path} cannot be opened as a precomputed layer ({error}); {remedy}"
         ) from error
     return info
 
