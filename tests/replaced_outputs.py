@@ -14,7 +14,7 @@ from typing import Any
 
 import tiny_workflow
 import warm_python
-from retrace.records.contents import content_digest
+from retrace.records.contents import content_digest, output_digest
 from retrace.records.record import KEY, version_of
 from retrace.replacement import settle
 from retrace.storage.manifest import check_manifest
@@ -106,7 +106,7 @@ class FinishedJob:
         marks += [(store / MARK).is_file() for store in self.stores]
         assert len(set(marks)) == 1, f"{self.rule}: a mixture of versions, {marks}"
         for name, sha256 in manifest[KEY]["outputs"].items():
-            assert content_digest(self.place / name) == sha256, f"{self.rule}: {name}"
+            assert output_digest(self.place / name) == sha256, f"{self.rule}: {name}"
         for store in self.stores:
             check_manifest(store, digests=True)
         return marks[0]
