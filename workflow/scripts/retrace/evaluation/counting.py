@@ -14,7 +14,7 @@ from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeletons import Skeletons
-from retrace.formats.placement import SAME_SIZE
+from retrace.formats.placement import SAME_SIZE, check_relative_place
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import check_labels
@@ -147,7 +147,7 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
         if volume.channels:
             raise DataError(
                 f"{volume.name} has {volume.channels} channels and shape {volume.array.shape}; "
-                "labels and segmentations have the axes z, y, x: choose one `channel`"
+                f"labels and segmentations have the axes z, y, x: {volume.names.choose_channel}"
             )
     for volume in (segmentation, *([ground_truth.mask] if ground_truth.mask else [])):
         if not np.allclose(volume.voxel_size_nm, labels.voxel_size_nm, rtol=SAME_SIZE, atol=0):
@@ -156,6 +156,7 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
                 f"{labels.name} of {list(labels.voxel_size_nm)} nm; only equal voxel "
                 "sizes can be scored: resample one of them"
             )
+    check_relative_place(labels.place, segmentation.place)
 
 
 def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: int) -> str:
@@ -163,12 +164,13 @@ def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: i
     region = _in_words(ground_truth.box.to_nm(size))
     if not labelled:
         return (
-            f"{labels.name} has no label left in {region}: all 0 "
-            "or below 0, background or masked; choose another `roi_nm`, or correct `background_ids`"
+            f"{labels.name} has no label left in {region}: all 0 or below 0, background or masked; "
+            f"choose another {labels.names.region}, or correct {labels.names.background}"
         )
     return (
         f"{segmentation.name} covers {_in_words(segmentation.box.to_nm(size))} and the labels "
-        f"{labels.name} {region}: no labelled voxel lies in both; correct `offset_nm` or `roi_nm`"
+        f"{labels.name} {region}: no labelled voxel lies in both; correct "
+        f"{segmentation.names.offset} or {labels.names.region}"
     )
 
 

@@ -50,29 +50,6 @@ def mask_warning(mask: Volume, ground_truth: NmBox) -> str | None:
     )
 
 
-def place_warning(labels: Volume, others: Iterable[Volume]) -> str | None:
-    """That nothing states how volumes lie on the labels; None if that is known of all.
-
-    Without positions, both begin at 0, which is known to be right only if they have one extent.
-    """
-    ours = labels.box.to_nm(labels.voxel_size_nm)
-    pairs = [
-        (labels, other)
-        for other in others
-        if not (labels.is_placed and other.is_placed)
-        and other.box.to_nm(other.voxel_size_nm) != ours
-    ]
-    unplaced = dict.fromkeys(v.name for pair in pairs for v in pair if not v.is_placed)
-    if not unplaced:
-        return None
-    return (
-        f"warning: nothing states the position of {', '.join(unplaced)}, taken as 0, and the labels"
-        f" {labels.name} have another extent than {', '.join(other.name for _, other in pairs)}; "
-        "state the positions in the files (attribute `offset`, nm, z y x), or cut both to the same "
-        "voxels"
-    )
-
-
 def partial_warning(rows: Mapping[str, Mapping[str, Any]], common: NmBox) -> str | None:
     """What to do about rows of a part; None if there are none. `common`: what all rows cover."""
     partial = [name for name, row in rows.items() if is_partial(row)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scipy import ndimage
 
 from retrace.errors import DataError
@@ -24,4 +26,4 @@ def fill_unassigned(segmentation: Volume) -> Volume:
         return_indices=True,
     )
     filled = data[tuple(nearest)]
-    return Volume(filled, segmentation.voxel_size_nm, segmentation.offset_nm, segmentation.name)
+    return replace(segmentation, array=filled)

@@ -14,6 +14,7 @@ from retrace.errors import DataError
 from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.dataset import open_labels
 from retrace.formats.label_ids import background_values, is_known
+from retrace.formats.placement import check_relative_place
 from retrace.geometry import VoxelBox
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.storage.manifest import check_manifest
@@ -85,6 +86,7 @@ def _open(
 ) -> ScoredPrediction:
     check_manifest(store)
     prediction, labels = open_volume(store, array), open_labels(dataset, entry)
+    check_relative_place(labels.place, prediction.place)
     name = entry.volume
     mask = open_volume(masks[name], "labels_mask") if name in masks else None
     box = prediction.box.intersect(labels.box)

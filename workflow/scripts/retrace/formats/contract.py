@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from retrace.formats.setting_names import CONFIG, SettingNames
 from retrace.geometry import NmTriple
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class Configured:
     """Of this array; a different position in the file is refused."""
     default_offset_nm: Sequence[float] | None = None
     """Of its volume: where the file states no position."""
+    names: SettingNames = CONFIG
+    """What the program calls these settings."""
 
 
 @dataclass(frozen=True)

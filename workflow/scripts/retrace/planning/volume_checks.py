@@ -139,7 +139,7 @@ def _check_positions(where: str, layouts: Layouts) -> None:
     for part, layout in layouts.items():
         image = labels if labels is not None and part in ON_LABELS else raw
         if image is not None and part != "raw":
-            check_place_in_image(layout.place, image.place, same_voxels=part != "tissue_mask")
+            check_place_in_image(layout.place, image.place)
         if part.startswith("inputs:") and raw and layout.box != raw.box:
             raise DataError(
                 f"{where}: {layout.extent}, does not cover the same voxels as {raw.extent}; all "

@@ -47,7 +47,8 @@ class ArrayLayout:
     @property
     def place(self) -> Extent:
         """Its place, to compare with that of an image."""
-        return Extent(self.name, self.shape[-3:], self.offset_nm, self.is_placed)
+        size = self.voxel_size_nm
+        return Extent(self.name, self.shape[-3:], size, self.offset_nm, self.is_placed)
 
     @property
     def extent(self) -> str:
