@@ -36,14 +36,6 @@ ROUNDED_VOXELS = 0.1
 """Most voxels by which lengths of two volumes of the same shape differ, as sizes are rounded."""
 
 
-def as_option(error: UnknownSizeError) -> DataError:
-    """The error for programs with an option that states the size."""
-    return DataError(
-        f"{error.args[0].partition(' has no voxel')[0]} states no voxel size with a unit; "
-        "state it: --voxel-size-nm Z,Y,X (nm)"
-    )
-
-
 class UnknownSizeError(DataError):
     """Nothing states the voxel size, or that of one axis, or its unit."""
 
