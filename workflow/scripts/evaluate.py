@@ -118,7 +118,7 @@ def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()
         file_lists_by_name=["fragment_tables", "segment_tables"],
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that read and count")
-    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--output", required=True, type=output_file)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -131,13 +131,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_store_options(verbs.add_parser("choose", help="choose the threshold on validation"))
     scoring = verbs.add_parser("score", help="score the test volumes at the chosen threshold")
     _add_store_options(scoring, ["threshold_file"])
-    scoring.add_argument("--plot", type=Path)
+    scoring.add_argument("--plot", type=output_file)
     help_text = "errors.json; errors.csv and errors_layer.json are written next to it"
-    scoring.add_argument("--errors", type=Path, metavar="JSON", help=help_text)
+    scoring.add_argument("--errors", type=output_file, metavar="JSON", help=help_text)
     counting = verbs.add_parser("count", help="count the voxels of one shard of a volume")
     add_job(counting, file=["store"], files_by_name=["masks"], has_shard=True)
     counting.add_argument("--threads", type=int, default=1)
-    counting.add_argument("--output", required=True, type=Path, help="npz")
+    counting.add_argument("--output", required=True, type=output_file, help="npz")
     comparing = verbs.add_parser("compare", help="score any segmentations against labels")
     comparing.add_argument("--labels", required=True, metavar="FILE:ARRAY")
     comparing.add_argument("--segmentation", required=True, nargs="+", metavar="NAME=FILE:ARRAY")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrace.command_line import add_job, parse_job
+from retrace.command_line import add_job, output_file, parse_job
 from retrace.errors import DataError
 from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.dataset import open_labels
@@ -25,8 +25,8 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> argparse.
     """The command line: a job with predictions and masks by volume, and the files to write."""
     parser = argparse.ArgumentParser(description=description)
     add_job(parser, files_by_name=["prediction", "masks"])
-    parser.add_argument("--output", required=True, type=Path, help="evaluation.json")
-    parser.add_argument("--plot", required=True, type=Path, help="png")
+    parser.add_argument("--output", required=True, type=output_file, help="evaluation.json")
+    parser.add_argument("--plot", required=True, type=output_file, help="png")
     return parse_job(parser, argv)
 
 
