@@ -93,7 +93,8 @@ def test_a_result_stays_when_its_file_is_gone(
     done = snakemake("mask_mine", "--cores", "1")
     assert "Nothing to be done" in done.stdout
     assert "computed again" not in done.stdout
-    message = refusal(snakemake, "mask_mine", "--config", "zarr_format=3")
+    dataset.write_text(f"{dataset.read_text()}background_ids: [7]\n")
+    message = refusal(snakemake, "mask_mine")
     assert message == (
         "error: dataset 'mine': labels.tif, of `volumes: a: labels: path`, does not exist; put "
         f"the file there, or correct the path in {dataset.relative_to(tmp_path)}"
