@@ -161,9 +161,14 @@ def test_a_part_is_marked_in_the_table(tmp_path: Path, capsys: pytest.CaptureFix
     labels = RNG.integers(1, 5, (8, 48, 48)).astype(np.uint64)
     full = np.where(np.arange(8)[:, None, None] >= 4, 9, labels).astype(np.uint64)
     file = write(tmp_path / "e.h5", l=labels, full=full, part=labels[:2])
-    place = ("--segmentation-offset-nm", "part=0,0,0")
-    rows = compare(tmp_path, f"{file}:l", f"full={file}:full", f"part={file}:part", more=place)
+    volumes = f"full={file}:full", f"part={file}:part"
+    rows = compare(tmp_path, f"{file}:l", *volumes)
     out, err = capsys.readouterr()
+    assumed, _, err = err.partition("\n")
+    assert "nothing states the position of" in assumed and "part=z,y,x" in assumed
+    place = ("--segmentation-offset-nm", "part=0,0,0")
+    assert rows == compare(tmp_path, f"{file}:l", *volumes, more=place)
+    assert capsys.readouterr() == (out, err)
     lines = {line.split()[0]: line for line in out.splitlines()[1:]}
 
     assert (rows["part"]["scored_voxels"], rows["part"]["label_voxels"]) == (4608, 18432)
@@ -175,7 +180,7 @@ def test_a_part_is_marked_in_the_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert region == "0:80,0:192,0:192"
 
     more = (*place, "--roi-nm", region)
-    compare(tmp_path, f"{file}:l", f"full={file}:full", f"part={file}:part", more=more)
+    compare(tmp_path, f"{file}:l", *volumes, more=more)
     out, err = capsys.readouterr()
     assert out.count("all 4,608") == 2 and "PART" not in out and not err
 
@@ -245,11 +250,16 @@ def test_axes_of_length_1_around_four_are_left_out(tmp_path: Path) -> None:
 def test_a_mask_of_a_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels, segments = blobs()
     file = write(tmp_path / "e.h5", l=labels, s=segments, m=np.ones((2, 24, 24), np.uint8))
-    more = ("--mask", f"{file}:m", "--mask-offset-nm", "0,0,0")
+    more = ("--mask", f"{file}:m")
     row = compare(tmp_path, f"{file}:l", f"s={file}:s", more=more)["s"]
+    assumed, part = capsys.readouterr().err.splitlines()
 
     assert row["label_voxels"] == 2 * 24 * 24
-    assert "covers only [0, 0, 0] to [80, 96, 96] nm" in capsys.readouterr().err
+    assert "covers only [0, 0, 0] to [80, 96, 96] nm" in part
+    assert "--mask-offset-nm z,y,x" in assumed
+    stated = ("--mask-offset-nm", "0,0,0")
+    assert row == compare(tmp_path, f"{file}:l", f"s={file}:s", more=(*more, *stated))["s"]
+    assert capsys.readouterr().err.splitlines() == [part]
 
 
 @pytest.mark.parametrize(

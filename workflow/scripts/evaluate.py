@@ -47,7 +47,7 @@ from retrace.evaluation.any_segmentation import (
     segmentation_names,
     segmentation_offsets,
 )
-from retrace.evaluation.coverage import mask_warning, partial_warning
+from retrace.evaluation.coverage import mask_warning, partial_warning, place_warning
 from retrace.evaluation.edge_labels import write_classifier
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.inputs import ScoringInputs, read_counted
@@ -212,6 +212,7 @@ def run_compare(args: argparse.Namespace) -> None:
     )
     ground_truth = _open_ground_truth(args, open_array)
     if ground_truth.mask:
+        _warn(place_warning(ground_truth.labels, ground_truth.mask))
         _warn(mask_warning(ground_truth.mask, ground_truth.box_nm))
     sources = named_arrays(args.segmentation)
     offsets = segmentation_offsets(args.segmentation_offset_nm, sources)
@@ -219,6 +220,8 @@ def run_compare(args: argparse.Namespace) -> None:
         name: open_array(source, offset_nm=offsets[name], names=segmentation_names(name))
         for name, source in sources.items()
     }
+    for volume in volumes.values():
+        _warn(place_warning(ground_truth.labels, volume))
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)
     print(scores_table(rows), flush=True)
     _warn(partial_warning(rows, common_region(volumes.values(), ground_truth)))

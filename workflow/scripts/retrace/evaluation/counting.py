@@ -14,7 +14,7 @@ from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeletons import Skeletons
-from retrace.formats.placement import SAME_SIZE, check_relative_place
+from retrace.formats.placement import SAME_SIZE
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import check_labels
@@ -156,7 +156,6 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
                 f"{labels.name} of {list(labels.voxel_size_nm)} nm; only equal voxel "
                 "sizes can be scored: resample one of them"
             )
-    check_relative_place(labels.place, segmentation.place)
 
 
 def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from retrace.formats.label_types import check_not_empty
+from retrace.formats.placement import check_relative_place, is_smaller
 from retrace.geometry import NmBox
 from retrace.storage.volumes import Volume
 
@@ -47,6 +49,25 @@ def mask_warning(mask: Volume, ground_truth: NmBox) -> str | None:
         f"warning: the mask {mask.name} covers only {list(box.offset)} to {list(box.end)} nm "
         f"(z, y, x) of the labels from {list(ground_truth.offset)} to {list(ground_truth.end)} nm; "
         "voxels outside it do not count"
+    )
+
+
+def place_warning(labels: Volume, other: Volume) -> str | None:
+    """That a smaller volume is taken to begin with the labels, because nothing states where it is.
+
+    None where its place is known. DataError where it is not known and may be elsewhere.
+    """
+    for volume in (labels, other):
+        check_not_empty(volume.name, volume.array.shape, "labels, segmentation or mask")
+    is_assumed = (
+        not other.is_placed and not any(labels.offset_nm) and is_smaller(other.place, labels.place)
+    )
+    if not is_assumed:
+        check_relative_place(labels.place, other.place)
+        return None
+    return (
+        f"warning: nothing states the position of {other.name}, which is smaller than the labels; "
+        f"it is taken to begin with them. If it does not, {other.names.state_offset}"
     )
 
 

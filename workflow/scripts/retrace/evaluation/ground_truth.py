@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrace.formats.label_ids import background_values, is_known
-from retrace.formats.placement import check_relative_place
 from retrace.geometry import NmBox, VoxelBox
 from retrace.storage.label_volumes import read_mask
 from retrace.storage.volumes import Volume
@@ -25,11 +24,6 @@ class GroundTruth:
     mask: Volume | None = None
     roi_nm: NmBox | None = None
     ignored_ids: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """DataError for a mask whose place in relation to the labels nothing states."""
-        if self.mask is not None:
-            check_relative_place(self.labels.place, self.mask.place)
 
     @property
     def box(self) -> VoxelBox:

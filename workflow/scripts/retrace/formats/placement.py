@@ -195,7 +195,7 @@ def check_relative_place(one: Extent, other: Extent) -> None:
     of the same size, or of which none fits into the other, each is part of the other.
     """
     for part, image in ((one, other), (other, one)):
-        if _is_smaller(image, part):
+        if is_smaller(image, part):
             continue
         check_place_in_image(part, image)
         if not image.is_placed and not _is_inside(part, image):
@@ -242,7 +242,7 @@ def _voxel(one: Extent, other: Extent) -> list[float]:
     return [max(a, b) * (1 - ROUNDED_VOXELS) for a, b in pairs]
 
 
-def _is_smaller(one: Extent, other: Extent) -> bool:
+def is_smaller(one: Extent, other: Extent) -> bool:
     """Whether `one` fits into `other`, and does not cover the same."""
     edges = zip(one.length_nm, other.length_nm, _voxel(one, other), strict=True)
     return all(a < b + limit for a, b, limit in edges) and not _same_length(one, other)
