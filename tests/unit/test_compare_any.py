@@ -161,28 +161,26 @@ def test_a_part_is_marked_in_the_table(tmp_path: Path, capsys: pytest.CaptureFix
     labels = RNG.integers(1, 5, (8, 48, 48)).astype(np.uint64)
     full = np.where(np.arange(8)[:, None, None] >= 4, 9, labels).astype(np.uint64)
     file = write(tmp_path / "e.h5", l=labels, full=full, part=labels[:2])
-    volumes = f"full={file}:full", f"part={file}:part"
-    rows = compare(tmp_path, f"{file}:l", *volumes)
+    rows = compare(tmp_path, f"{file}:l", f"full={file}:full", f"part={file}:part")
     out, err = capsys.readouterr()
-    assumed, _, err = err.partition("\n")
-    assert "nothing states the position of" in assumed and "part=z,y,x" in assumed
-    place = ("--segmentation-offset-nm", "part=0,0,0")
-    assert rows == compare(tmp_path, f"{file}:l", *volumes, more=place)
-    assert capsys.readouterr() == (out, err)
     lines = {line.split()[0]: line for line in out.splitlines()[1:]}
 
     assert (rows["part"]["scored_voxels"], rows["part"]["label_voxels"]) == (4608, 18432)
     assert "scored voxels" in out.splitlines()[0]
     assert lines["full"].endswith("  all 18,432")
     assert lines["part"].endswith("  4,608 of 18,432 (25.0 %), ONLY A PART")
-    assert err.startswith("warning: part covers only a part")
-    region = err.strip().partition("--roi-nm=")[2]
+    place, part = err.splitlines()
+    assert "nothing states the position of" in place and place.count("e.h5/part") == 2
+    assert part.startswith("warning: part covers only a part")
+    region = err.partition("--roi-nm=")[2].strip()
     assert region == "0:80,0:192,0:192"
 
-    more = (*place, "--roi-nm", region)
-    compare(tmp_path, f"{file}:l", *volumes, more=more)
+    compare(
+        tmp_path, f"{file}:l", f"full={file}:full", f"part={file}:part", more=("--roi-nm", region)
+    )
     out, err = capsys.readouterr()
-    assert out.count("all 4,608") == 2 and "PART" not in out and not err
+    assert out.count("all 4,608") == 2 and "PART" not in out
+    assert err.splitlines() == [place]  # still not known
 
 
 def test_what_the_options_can_mend_is_said_with_their_names(
@@ -191,9 +189,7 @@ def test_what_the_options_can_mend_is_said_with_their_names(
     labels, segments = blobs()
     file = write(tmp_path / "e.h5", l=labels, s=segments)
     command = ["compare", "--labels", f"{file}:l", "--segmentation", f"s={file}:s"]
-    with pytest.raises(
-        DataError, match=r"e.h5/l has no voxel size.*has no --voxel-size-nm; add it"
-    ):
+    with pytest.raises(DataError, match=r"e.h5/l states no voxel size.*--voxel-size-nm Z,Y,X"):
         evaluate.main(command)
     with pytest.raises(SystemExit):
         evaluate.main([*command, "--voxel-size-nm", "40,4,4", "--output", str(tmp_path)])
@@ -201,13 +197,39 @@ def test_what_the_options_can_mend_is_said_with_their_names(
     assert [path.name for path in tmp_path.iterdir()] == ["e.h5"]
 
 
+@pytest.mark.parametrize("other", ["segmentation", "mask"])
+def test_it_is_said_that_nothing_states_where_a_larger_volume_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    large = RNG.integers(1, 50, (12, 32, 40)).astype(np.uint64)
+    file = write(tmp_path / "e.h5", l=large[2:10, 4:28, 4:36], same=large[2:10, 4:28, 4:36])
+    with h5py.File(file, "a") as content:
+        content["large"] = large
+    names = ("large", ()) if other == "segmentation" else ("same", ("--mask", f"{file}:large"))
+    compare(tmp_path, f"{file}:l", f"s={file}:{names[0]}", more=names[1])
+    (line,) = capsys.readouterr().err.splitlines()
+
+    assert f"nothing states the position of {file}/l, {file}/large, taken as 0" in line
+    assert "attribute `offset`" in line
+
+    with h5py.File(file, "a") as content:  # z, y, x: 2, 4 and 4 voxels
+        for name, offset in (
+            ("l", np.multiply(SIZE, (2, 4, 4))),
+            ("large", (0, 0, 0)),
+            ("same", np.multiply(SIZE, (2, 4, 4))),
+        ):
+            content[name].attrs.update(resolution=SIZE, offset=offset)
+    scores = compare(tmp_path, f"{file}:l", f"s={file}:{names[0]}", more=names[1])["s"]
+    assert not capsys.readouterr().err
+    assert (scores["voi_split"], scores["voi_merge"]) == (0, 0)
+
+
 def test_one_missing_voxel_is_not_100_percent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = np.ones((1, 1, 10001), np.uint8)
     file = write(tmp_path / "e.h5", l=labels, s=labels[:, :, 1:])
-    more = ("--segmentation-offset-nm", "s=0,0,4")
-    compare(tmp_path, f"{file}:l", f"s={file}:s", more=more)
+    compare(tmp_path, f"{file}:l", f"s={file}:s")
     assert "10,000 of 10,001 (99.9 %), ONLY A PART" in capsys.readouterr().out
 
 
@@ -216,10 +238,7 @@ def test_a_segmentation_elsewhere_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "e.h5", l=labels, s=segments, far=segments)
     with h5py.File(file, "a") as content:
         content["far"].attrs.update(resolution=SIZE, offset=(4000, 0, 0))
-    placed = ("--labels-offset-nm", "0,0,0")
-    with pytest.raises(DataError, match="far covers .* no labelled voxel lies in both.*--roi-nm"):
-        compare(tmp_path, f"{file}:l", f"s={file}:s", f"far={file}:far", more=placed)
-    with pytest.raises(DataError, match="l states no position, and .*far begins at .*--labels-of"):
+    with pytest.raises(DataError, match="far covers .* no labelled voxel lies in both"):
         compare(tmp_path, f"{file}:l", f"s={file}:s", f"far={file}:far")
 
 
@@ -250,16 +269,10 @@ def test_axes_of_length_1_around_four_are_left_out(tmp_path: Path) -> None:
 def test_a_mask_of_a_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels, segments = blobs()
     file = write(tmp_path / "e.h5", l=labels, s=segments, m=np.ones((2, 24, 24), np.uint8))
-    more = ("--mask", f"{file}:m")
-    row = compare(tmp_path, f"{file}:l", f"s={file}:s", more=more)["s"]
-    assumed, part = capsys.readouterr().err.splitlines()
+    row = compare(tmp_path, f"{file}:l", f"s={file}:s", more=("--mask", f"{file}:m"))["s"]
 
     assert row["label_voxels"] == 2 * 24 * 24
-    assert "covers only [0, 0, 0] to [80, 96, 96] nm" in part
-    assert "--mask-offset-nm z,y,x" in assumed
-    stated = ("--mask-offset-nm", "0,0,0")
-    assert row == compare(tmp_path, f"{file}:l", f"s={file}:s", more=(*more, *stated))["s"]
-    assert capsys.readouterr().err.splitlines() == [part]
+    assert "covers only [0, 0, 0] to [80, 96, 96] nm" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

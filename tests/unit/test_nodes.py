@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import zarr
@@ -168,24 +167,6 @@ def test_segmentations_of_a_part_of_the_nodes_are_marked(
         evaluate.main([*command, written("float", signed.astype(np.float32), 0)])
     with pytest.raises(ConfigError, match="'half' occurs twice"):
         evaluate.main([*command, sources[0], sources[0]])
-
-
-def test_a_segmentation_without_a_position_is_not_at_0(
-    node_tables: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nodes are in world coordinates; the fragments begin at 40 nm."""
-    data = fragments().astype(np.uint32)
-    with h5py.File(node_tables.parent / "f.h5", "w") as file:
-        file["s"] = data
-    source = f"mine={node_tables.parent / 'f.h5'}:s"
-    command = ["rescore", str(node_tables / "skeletons.npz"), "--segmentation", source]
-    with pytest.raises(DataError, match="s states no position, .* --segmentation-offset-nm mine="):
-        evaluate.main(command)
-
-    stated = rescored(capsys, node_tables, *command[2:], "--segmentation-offset-nm", "mine=40,0,0")
-
-    store = f"mine={node_tables.parent / 'fragments.zarr'}:fragments"
-    assert stated["mine"] == rescored(capsys, node_tables, "--segmentation", store)["mine"]
 
 
 def test_positions_in_the_csv_are_not_rounded(table: NodeTable, tmp_path: Path) -> None:

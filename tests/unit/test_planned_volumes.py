@@ -92,9 +92,9 @@ def test_arrays_that_do_not_exist_are_named(place: Path, name: str) -> None:
 
 CONTRADICTIONS = {
     "labels must be integers": ("labels", np.ones(SHAPE, np.float32), "float32"),
+    "labels are no mask": ("labels", np.ones(SHAPE, bool), "`objects: cells` or `membranes`"),
     "raw must be uint8": ("raw", np.zeros(SHAPE, np.uint16), "raw must be uint8"),
     "labels larger than raw": ("labels", np.ones((20, 50, 70), np.uint8), "do not fit"),
-    "labels that are truth values": ("labels", np.ones(SHAPE, bool), "bool; .*`objects: cells`"),
     "labels with channels": ("labels", np.ones((2, *SHAPE), np.uint8), "has 2 channels"),
     "two axes": ("raw", np.zeros(SHAPE[1:], np.uint8), "has shape"),
     "labels without voxels": ("labels", np.ones((0, 50, 60), np.uint8), "is empty"),

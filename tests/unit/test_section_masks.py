@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -24,7 +23,6 @@ from retrace.checkpoints.safetensors import save_model
 from retrace.config.alignment_model import DefectDetector
 from retrace.config.datasets import load_dataset
 from retrace.config.yaml_files import merge
-from retrace.errors import DataError
 from retrace.formats.source import DefectMaskSource, Source
 from retrace.networks.defect_unet import DefectNet
 from retrace.planning.align import align_settings
@@ -51,8 +49,7 @@ def test_a_layer_of_larger_voxels_marks_defects_from_a_value_on(tmp_path: Path) 
     source = DefectMaskSource(path=str(store), array="bad").complete()
     sections = volume(np.ones((2, 16, 16), np.uint8))
 
-    marked_layer = open_marked(source, sections)  # type: ignore[arg-type]
-    masks = SectionMasks(sections, (marked_layer,), 3)
+    masks = SectionMasks(sections, (open_marked(source),), 3)  # type: ignore[arg-type]
 
     labels = masks.read(1, (slice(2, 16), slice(0, 16)))[0, 0].numpy()
     expected = np.zeros((16, 16), np.uint8)
@@ -60,18 +57,6 @@ def test_a_layer_of_larger_voxels_marks_defects_from_a_value_on(tmp_path: Path) 
     expected[4:8, 8:12] = 2
     np.testing.assert_array_equal(labels, expected[2:])
     assert masks.read(0, (slice(0, 16), slice(0, 16))).max() == 0
-
-
-def test_a_mask_of_another_extent_needs_a_position(tmp_path: Path) -> None:
-    sections = volume(np.ones((2, 16, 16), np.uint8))
-    with h5py.File(tmp_path / "m.h5", "w") as file:
-        file["same"], file["small"] = np.ones((2, 4, 4), np.uint8), np.ones((2, 2, 4), np.uint8)
-    source = {"path": str(tmp_path / "m.h5"), "voxel_size_nm": (40, 32, 32)}
-    same, small = (DefectMaskSource(**source, array=name) for name in ("same", "small"))
-
-    assert open_marked(same, sections).offset_nm == (0, 0, 0)
-    with pytest.raises(DataError, match=r"nothing states where .* add the attribute `offset`"):
-        open_marked(small, sections)
 
 
 def test_masks_are_moved_with_the_field_and_kept_by_the_correction(tmp_path: Path) -> None:

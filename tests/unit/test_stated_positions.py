@@ -91,9 +91,9 @@ def test_a_size_without_a_unit_counts_if_the_config_states_the_same(tmp_path: Pa
     ome = ome_zarr(tmp_path / "a.zarr", space(), CFG, [400, 40, 40])
     assert opened(ome, voxel_size_nm=CFG).offset_nm == (400, 40, 40)
     assert opened(ome, "0", voxel_size_nm=CFG).offset_nm == (400, 40, 40)
-    with pytest.raises(DataError, match="without a unit, and the dataset's config states none"):
+    with pytest.raises(DataError, match="without a unit, and the config states none"):
         opened(ome)
-    with pytest.raises(DataError, match=r"and the dataset's config says \[8, 8, 8\]"):
+    with pytest.raises(DataError, match=r"without a unit, and the config says \[8, 8, 8\]"):
         opened(ome, voxel_size_nm=[8, 8, 8])
 
 

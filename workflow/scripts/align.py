@@ -37,7 +37,7 @@ from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import StackPaths
 from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model, weights_digest
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.files import atomic_write
@@ -59,9 +59,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     needed: dict[str, dict[str, Any]] = {
-        "train": {"work": Path, "runs": Path, "output": output_file},
+        "train": {"work": Path, "runs": Path, "output": Path},
         "stack": {"work": Path, "output": Path},
-        "evaluate": {"output": output_file},
+        "evaluate": {"output": Path},
         "lineage": {"runs": Path},
         "schedule": {"settings": json.loads},
     }
@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_job(subparsers["train"], file_list=stacks, optional_file=["init"])
     add_job(subparsers["stack"], file=["model"], optional_file=["defects"])
     add_job(subparsers["evaluate"], file=["aligned"], optional_file=["truth"])
-    subparsers["train"].add_argument("--history", required=True, type=output_file)
+    subparsers["train"].add_argument("--history", required=True, type=Path)
     for name in ("layer", "field-layer"):
         subparsers["stack"].add_argument(f"--{name}", required=True, type=Path)
     subparsers["stack"].add_argument("--threads", type=int, default=1)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import run
@@ -46,7 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_job(parser, files_by_name=by_name, optional_file=["published"])
     parser.add_argument("--threads", type=int, default=1)
     for name in ("output", "text", "plot"):
-        parser.add_argument(f"--{name}", required=True, type=output_file)
+        parser.add_argument(f"--{name}", required=True, type=Path)
     return parse_job(parser, argv)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.reporting.comparisons import comparison_page
@@ -21,7 +22,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_job(parser, file=["comparison", "template"], has_settings=False)
-    parser.add_argument("--output", required=True, type=output_file)
+    parser.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

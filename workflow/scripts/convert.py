@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from retrace.checkpoints.published import load_published, read_published
 from retrace.checkpoints.safetensors import save_model
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.networks import build_network
@@ -18,7 +19,7 @@ from retrace.storage.manifest import input_digest
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser, file=["checkpoint"])
-    parser.add_argument("--output", required=True, type=output_file, help="model.safetensors")
+    parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
     return parse_job(parser, argv)
 
 

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.pack_model import PackSettings
 from retrace.config.schema import check
 from retrace.errors import run
@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser, file_list=["results"])
     parser.add_argument("--output", required=True, type=Path, help="folder of the RO-Crate")
-    parser.add_argument("--zip", required=True, type=output_file)
+    parser.add_argument("--zip", required=True, type=Path)
     return parse_job(parser, argv)
 
 

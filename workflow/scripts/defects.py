@@ -24,7 +24,7 @@ from retrace.alignment.detector import Detector, StoredDefectNetwork, load_defec
 from retrace.alignment.stack_files import MASKS, StackDataset
 from retrace.alignment.stack_writer import write_masks
 from retrace.checkpoints.safetensors import save_model
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.device import choose_device
 from retrace.errors import DataError, run
@@ -46,13 +46,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     train = verbs.add_parser("train", help="the network, from labelled and artificial defects")
     add_job(train, file_list=["stacks", "labelled", "held_out"])
     train.add_argument("--work", required=True, type=Path, help="where its states are saved")
-    train.add_argument(
-        "--history", required=True, type=output_file, help="JSON of losses and score"
-    )
+    train.add_argument("--history", required=True, type=Path, help="JSON of losses and score")
     mask = verbs.add_parser("mask", help="ternary masks of stacks")
     add_job(mask, file=["model"], file_list=["stacks"])
-    for verb, kind in ((train, output_file), (mask, Path)):
-        verb.add_argument("--output", required=True, type=kind)
+    for verb in (train, mask):
+        verb.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

@@ -24,7 +24,7 @@ import yaml
 
 from retrace.checkpoints.elektronn import SUFFIX, load_param, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
-from retrace.command_line import add_job, as_number, output_file, parse_job
+from retrace.command_line import add_job, as_number, parse_job
 from retrace.config.any_network import stored_network
 from retrace.config.elektronn_network import (
     ElektronnNetworkFile,
@@ -70,13 +70,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument("network", help="name of a network that labels volumes")
     one.add_argument("--largest", type=int, default=200, help="of y and x, voxels")
     one.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    one.add_argument("--output", type=output_file, help="table that rows are added to")
+    one.add_argument("--output", type=Path, help="table that rows are added to")
     one = verbs.add_parser("model")
     add_job(one, file=["param"])
-    one.add_argument("--output", required=True, type=output_file)
+    one.add_argument("--output", required=True, type=Path)
     one = verbs.add_parser("network")
     add_job(one, file=["model"], has_settings=False)
-    one.add_argument("--output", required=True, type=output_file)
+    one.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,13 @@ from retrace.command_line import (
     parse_job,
 )
 from retrace.config.schema import check
-from retrace.errors import ConfigError, run
+from retrace.errors import run
 from retrace.evaluation.any_segmentation import (
-    SEGMENTATION_OFFSET,
     common_region,
     named_arrays,
     open_named_array,
     rescore,
     score_volumes,
-    segmentation_names,
-    segmentation_offsets,
 )
 from retrace.evaluation.coverage import mask_warning, partial_warning, place_warning
 from retrace.evaluation.edge_labels import write_classifier
@@ -55,8 +52,7 @@ from retrace.evaluation.jobs import write_counts, write_node_tables, write_score
 from retrace.evaluation.plots import scores_table
 from retrace.evaluation.scores import CONVENTION
 from retrace.files import write_json
-from retrace.formats.setting_names import option_names
-from retrace.geometry import NmBox, NmTriple, checked_voxel_size, nm_triple
+from retrace.geometry import NmBox, NmTriple, checked_voxel_size
 from retrace.planning.score_settings import (
     CountSettings,
     LearningSettings,
@@ -65,7 +61,7 @@ from retrace.planning.score_settings import (
     ThresholdSettings,
 )
 from retrace.storage.shards import shard_of
-from retrace.storage.volumes import Volume, recording_opened
+from retrace.storage.volumes import recording_opened
 
 WHERE = "settings of the evaluation"
 """What error messages call the settings of a job."""
@@ -83,30 +79,13 @@ def _parse_roi(text: str) -> NmBox:
     return NmBox((z0, y0, x0), (z1 - z0, y1 - y0, x1 - x0))
 
 
-def _numbers(text: str) -> list[float]:
-    """z,y,x in nm."""
-    try:
-        return [as_number(value) for value in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x (nm)") from error
-
-
 def _parse_voxel_size(text: str) -> NmTriple:
     """z,y,x as a voxel size, nm."""
-    return checked_voxel_size(_numbers(text))
-
-
-def _parse_offset(text: str) -> NmTriple:
-    """z,y,x as a position, nm."""
-    return nm_triple(_numbers(text))
-
-
-def _parse_named_offset(text: str) -> tuple[str, NmTriple]:
-    """NAME=z,y,x as the name of a segmentation and its position, nm."""
-    name, _, offset = text.rpartition("=")
-    if not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=z,y,x (nm)")
-    return name, _parse_offset(offset)
+    try:
+        values = [as_number(value) for value in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x (nm)") from error
+    return checked_voxel_size(values)
 
 
 def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()) -> None:
@@ -118,7 +97,7 @@ def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()
         file_lists_by_name=["fragment_tables", "segment_tables"],
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that read and count")
-    parser.add_argument("--output", required=True, type=output_file)
+    parser.add_argument("--output", required=True, type=Path)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -131,23 +110,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_store_options(verbs.add_parser("choose", help="choose the threshold on validation"))
     scoring = verbs.add_parser("score", help="score the test volumes at the chosen threshold")
     _add_store_options(scoring, ["threshold_file"])
-    scoring.add_argument("--plot", type=output_file)
+    scoring.add_argument("--plot", type=Path)
     help_text = "errors.json; errors.csv and errors_layer.json are written next to it"
-    scoring.add_argument("--errors", type=output_file, metavar="JSON", help=help_text)
+    scoring.add_argument("--errors", type=Path, metavar="JSON", help=help_text)
     counting = verbs.add_parser("count", help="count the voxels of one shard of a volume")
     add_job(counting, file=["store"], files_by_name=["masks"], has_shard=True)
     counting.add_argument("--threads", type=int, default=1)
-    counting.add_argument("--output", required=True, type=output_file, help="npz")
+    counting.add_argument("--output", required=True, type=Path, help="npz")
     comparing = verbs.add_parser("compare", help="score any segmentations against labels")
     comparing.add_argument("--labels", required=True, metavar="FILE:ARRAY")
     comparing.add_argument("--segmentation", required=True, nargs="+", metavar="NAME=FILE:ARRAY")
     comparing.add_argument("--mask", metavar="FILE:ARRAY", help="voxels of 0 do not count")
-    for part in ("labels", "mask"):
-        help_text = "its position, if the file states none"
-        comparing.add_argument(
-            f"--{part}-offset-nm", type=_parse_offset, metavar="z,y,x", help=help_text
-        )
-    _add_segmentation_offsets(comparing)
     comparing.add_argument("--roi-nm", type=_parse_roi, metavar="z0:z1,y0:y1,x0:x1")
     comparing.add_argument("--voxel-size-nm", type=_parse_voxel_size, metavar="z,y,x")
     comparing.add_argument("--background-id", type=int, action="append", default=[])
@@ -164,17 +137,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def _add_segmentation_offsets(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        SEGMENTATION_OFFSET,
-        nargs="+",
-        default=[],
-        type=_parse_named_offset,
-        metavar="NAME=z,y,x",
-        help="positions of segmentations whose files state none",
-    )
-
-
 def _add_node_verbs(verbs: Any) -> None:
     writing = verbs.add_parser("nodes", help="write the segments at skeleton nodes")
     add_job(writing, file=["fragments", "threshold_file"], optional_file=["classifier"])
@@ -187,22 +149,8 @@ def _add_node_verbs(verbs: Any) -> None:
         scoring.add_argument(
             f"--{name}", nargs="+", default=[], metavar=f"NAME={source}", help=help_text
         )
-    _add_segmentation_offsets(scoring)
     scoring.add_argument("--merge-threshold", type=int, default=1, help="nodes that make a merger")
     scoring.add_argument("--output", type=output_file, help="JSON")
-
-
-def _open_ground_truth(args: argparse.Namespace, open_array: Callable[..., Volume]) -> GroundTruth:
-    """The labels and the mask that `compare` scores against."""
-    names = option_names("--labels-offset-nm")
-    labels = open_array(args.labels, offset_nm=args.labels_offset_nm, names=names)
-    mask = None
-    if args.mask:
-        names = option_names("--mask-offset-nm")
-        mask = open_array(args.mask, offset_nm=args.mask_offset_nm, names=names)
-    elif args.mask_offset_nm:
-        raise ConfigError("--mask-offset-nm is the position of a mask; add --mask FILE:ARRAY")
-    return GroundTruth(labels, mask, args.roi_nm, tuple(args.background_id))
 
 
 def run_compare(args: argparse.Namespace) -> None:
@@ -210,18 +158,18 @@ def run_compare(args: argparse.Namespace) -> None:
     open_array = partial(
         open_named_array, voxel_size_nm=args.voxel_size_nm, missing_chunks=args.missing_chunks
     )
-    ground_truth = _open_ground_truth(args, open_array)
-    if ground_truth.mask:
-        _warn(place_warning(ground_truth.labels, ground_truth.mask))
-        _warn(mask_warning(ground_truth.mask, ground_truth.box_nm))
+    ground_truth = GroundTruth(
+        open_array(args.labels),
+        open_array(args.mask) if args.mask else None,
+        args.roi_nm,
+        tuple(args.background_id),
+    )
     sources = named_arrays(args.segmentation)
-    offsets = segmentation_offsets(args.segmentation_offset_nm, sources)
-    volumes = {
-        name: open_array(source, offset_nm=offsets[name], names=segmentation_names(name))
-        for name, source in sources.items()
-    }
-    for volume in volumes.values():
-        _warn(place_warning(ground_truth.labels, volume))
+    volumes = {name: open_array(source) for name, source in sources.items()}
+    masks = [] if ground_truth.mask is None else [ground_truth.mask]
+    _warn(place_warning(ground_truth.labels, [*volumes.values(), *masks]))
+    for mask in masks:
+        _warn(mask_warning(mask, ground_truth.box_nm))
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)
     print(scores_table(rows), flush=True)
     _warn(partial_warning(rows, common_region(volumes.values(), ground_truth)))
@@ -237,10 +185,7 @@ def _warn(warning: str | None) -> None:
 def run_rescore(args: argparse.Namespace) -> None:
     """Scores a table of nodes, prints the scores, and writes JSON if asked to."""
     segmentations, csv_files = named_texts(args.segmentation), named_paths(args.csv)
-    offsets = args.segmentation_offset_nm
-    rows = rescore(
-        args.table, args.threshold, segmentations, csv_files, args.merge_threshold, offsets
-    )
+    rows = rescore(args.table, args.threshold, segmentations, csv_files, args.merge_threshold)
     for name, scores in rows.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in scores.items()))
         if scores.get("nodes_covered", scores["nodes"]) < scores["nodes"]:

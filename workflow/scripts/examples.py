@@ -16,7 +16,7 @@ import torch
 
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.config.sources import example_files
 from retrace.device import choose_device
@@ -50,11 +50,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     predict_args = verbs.add_parser("predict", help="probabilities, or reconstructions, as h5")
     add_job(predict_args, file=["model"])
-    predict_args.add_argument("--output", required=True, type=output_file, help="predictions.h5")
+    predict_args.add_argument("--output", required=True, type=Path, help="predictions.h5")
     evaluate_args = verbs.add_parser("evaluate", help="error and NLL")
     add_job(evaluate_args, file=["predictions"])
-    evaluate_args.add_argument("--output", required=True, type=output_file, help="evaluation.json")
-    evaluate_args.add_argument("--plot", required=True, type=output_file, help="evaluation.png")
+    evaluate_args.add_argument("--output", required=True, type=Path, help="evaluation.json")
+    evaluate_args.add_argument("--plot", required=True, type=Path, help="evaluation.png")
     curves_args = verbs.add_parser("curves", help="history.csv and pictures of a training")
     add_job(curves_args, file=["history"], has_settings=False)
     curves_args.add_argument("--output", required=True, type=Path, help="folder")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write, file_sha256, human_bytes
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser)
-    parser.add_argument("--output", required=True, type=output_file)
+    parser.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

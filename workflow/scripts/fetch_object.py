@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write, file_sha256, human_bytes
@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser)
-    parser.add_argument("--output", required=True, type=output_file, help="the file to make")
+    parser.add_argument("--output", required=True, type=Path, help="the file to make")
     return parse_job(parser, argv)
 
 

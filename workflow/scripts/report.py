@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.files import atomic_write
@@ -28,7 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_job(parser, file=["template"])
-    parser.add_argument("--output", required=True, type=output_file)
+    parser.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

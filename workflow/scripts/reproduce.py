@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import StateError, run
@@ -31,11 +32,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     table = verbs.add_parser("table", help="write every number next to the paper's")
     add_job(table, file=["published"], files_by_name=["evaluations"])
-    table.add_argument("--text", required=True, type=output_file, help="the same as a text table")
+    table.add_argument("--text", required=True, type=Path, help="the same as a text table")
     judge = verbs.add_parser("judge", help="fail where a number is outside its tolerance")
     add_job(judge, file=["table"], has_settings=False)
     for verb in (table, judge):
-        verb.add_argument("--output", required=True, type=output_file)
+        verb.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 from retrace.alignment.inspect import inspect_encodings
 from retrace.alignment.runs import print_lineage
 from retrace.alignment.stack_writer import combine_stack_files
-from retrace.command_line import output_file
 from retrace.config.seamless_options import TRAIN
 from retrace.config.seamless_programs import (
     FLAGS,
@@ -157,7 +156,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     inspect.add_argument("--count", type=int, default=5, help="maps that are shown of each level")
     inspect.add_argument("--dataset", type=int, default=0, help="number of the stack in the file")
     inspect.add_argument("--section", type=int, default=0, help="section of the stack")
-    inspect.add_argument("--output", type=output_file, default=Path("encodings.png"))
+    inspect.add_argument("--output", type=Path, default=Path("encodings.png"))
     inspect.add_argument("stacks", type=Path, help="file of stacks")
     args, unknown = parser.parse_known_args(argv)
     verbs.choices[args.verb].refuse(unknown)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from retrace.checkpoints.safetensors import save_model
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.compatibility import check_division
 from retrace.device import check_devices, choose_device, uses_bf16
 from retrace.errors import run
@@ -43,8 +43,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     weights = ["init", "context", "published", "resumed"]
     add_job(parser, files_by_name=["masks"], optional_file=weights)
     parser.add_argument("--work", required=True, type=Path, help="folder of resumable work")
-    parser.add_argument("--output", required=True, type=output_file, help="model.safetensors")
-    parser.add_argument("--history", required=True, type=output_file, help="training.json")
+    parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
+    parser.add_argument("--history", required=True, type=Path, help="training.json")
     return parse_job(parser, argv)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import neuroglancer
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.config.view_model import ErrorsSource, ViewSettings
 from retrace.errors import ConfigError, run
@@ -119,7 +119,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_job(parser)
-    parser.add_argument("--screenshot", type=output_file, metavar="PNG")
+    parser.add_argument("--screenshot", type=Path, metavar="PNG")
     parser.add_argument("--size", type=_parse_size, default=SIZE, metavar="WIDTHxHEIGHT")
     parser.add_argument("--serve", action="store_true", help="keep serving until Ctrl-C")
     return parse_job(parser, argv)

@@ -22,7 +22,7 @@ import torch
 
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.checkpoints.znn import as_curve, load_h5, network_file, read_h5, write_h5
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.config.any_network import stored_network
 from retrace.config.schema import check
 from retrace.config.znn_network import ZnnNetworkSettings
@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_job(verbs.add_parser("network"), file=["model", "history"], has_settings=False)
     add_job(verbs.add_parser("outputs"), file=["prediction"])
     for verb in verbs.choices.values():
-        verb.add_argument("--output", required=True, type=output_file)
+        verb.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

@@ -37,13 +37,10 @@ def named_paths(items: Sequence[str]) -> dict[str, Path]:
 
 
 def output_file(text: str) -> Path:
-    """The path of a file to write, as a `type` of argparse; a folder there is refused at once."""
+    """The path of a file that is to be written; an argparse type."""
     path = Path(text)
     if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file in it, or another path")
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise argparse.ArgumentTypeError(f"{text}: {above} is no folder; name another path")
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
     return path
 
 

@@ -214,19 +214,15 @@ def _put_link(new: Path, final: Path) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Writes a file atomically, and flushes it to disk; an error leaves nothing behind."""
+    """Writes a file atomically, and flushes it to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Else a unique name, also among threads and machines that share the disk.
     partial = _next_to(path, "next" if is_declared(path) else f"{uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _put(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _put(partial, path)
     sync_folder(path.parent)
 
 

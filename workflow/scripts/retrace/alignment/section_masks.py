@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from retrace.alignment.stack_sampling import AtLeast
-from retrace.formats.placement import check_place_in_image
-from retrace.formats.setting_names import CONFIG
 from retrace.formats.source import DefectMaskSource
 from retrace.geometry import VoxelBox
 from retrace.storage.volumes import Volume, mask_on_grid, open_source
 from retrace.targets.ternary import ternary
-
-MASK_NAMES = replace(CONFIG, state_offset="add the attribute `offset` (nm, z y x) to the mask")
-"""A mask of defects has no setting for its position."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,7 @@ class SectionMasks:
         return labels[..., far : height - far, far : width - far]
 
 
-def open_marked(source: DefectMaskSource, sections: Volume) -> Volume:
-    """A layer of defects as a volume that is 1 where it marks one, else 0.
-
-    DataError if nothing states its place in the sections.
-    """
-    volume = open_source(source, MASK_NAMES)
-    check_place_in_image(volume.place, sections.place)
+def open_marked(source: DefectMaskSource) -> Volume:
+    """A layer of defects as a volume that is 1 where it marks one, else 0."""
+    volume = open_source(source)
     return replace(volume, array=AtLeast(volume.array, source.defect_from))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from retrace.alignment.section_masks import open_marked
 from retrace.alignment.stack_sampling import (
     DEFECTS,
     DISPLACEMENT,
+    AtLeast,
     SampledStack,
     StackSampler,
     StackSources,
@@ -69,15 +70,18 @@ def write_stack_set(
 
 def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> StackSources:
     """Opens the sections, their defect mask and their ground truth."""
-    sections = open_image(settings.source)
+    bad = None
+    if settings.mask is not None:
+        volume = open_source(settings.mask)
+        bad = replace(volume, array=AtLeast(volume.array, settings.mask.defect_from))
     applied = (
         {}
         if ground_truth is None
         else {array: open_volume(ground_truth, array) for array in (DISPLACEMENT, DEFECTS)}
     )
     return StackSources(
-        sections=sections,
-        bad=None if settings.mask is None else open_marked(settings.mask, sections),
+        sections=open_image(settings.source),
+        bad=bad,
         displacement=applied.get(DISPLACEMENT),
         defects=applied.get(DEFECTS),
         near_px=settings.near_px,

@@ -136,7 +136,7 @@ def _section_masks(
     work: Path,
 ) -> SectionMasks | None:
     """Masks of the given layer, joined with detected defects; None without either."""
-    bad = [] if settings.mask is None else [open_marked(settings.mask, sections)]
+    bad = [] if settings.mask is None else [open_marked(settings.mask)]
     if settings.detect is not None and defects is not None:
         detector = Detector(
             load_defect_network(defects),

@@ -147,7 +147,7 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
         if volume.channels:
             raise DataError(
                 f"{volume.name} has {volume.channels} channels and shape {volume.array.shape}; "
-                f"labels and segmentations have the axes z, y, x: {volume.names.choose_channel}"
+                "labels and segmentations have the axes z, y, x: choose one `channel`"
             )
     for volume in (segmentation, *([ground_truth.mask] if ground_truth.mask else [])):
         if not np.allclose(volume.voxel_size_nm, labels.voxel_size_nm, rtol=SAME_SIZE, atol=0):
@@ -163,13 +163,12 @@ def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: i
     region = _in_words(ground_truth.box.to_nm(size))
     if not labelled:
         return (
-            f"{labels.name} has no label left in {region}: all 0 or below 0, background or masked; "
-            f"choose another {labels.names.region}, or correct {labels.names.background}"
+            f"{labels.name} has no label left in {region}: all 0 "
+            "or below 0, background or masked; choose another `roi_nm`, or correct `background_ids`"
         )
     return (
         f"{segmentation.name} covers {_in_words(segmentation.box.to_nm(size))} and the labels "
-        f"{labels.name} {region}: no labelled voxel lies in both; correct "
-        f"{segmentation.names.offset} or {labels.names.region}"
+        f"{labels.name} {region}: no labelled voxel lies in both; correct `offset_nm` or `roi_nm`"
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from retrace.formats.label_types import check_not_empty
-from retrace.formats.placement import check_relative_place, is_smaller
 from retrace.geometry import NmBox
 from retrace.storage.volumes import Volume
 
@@ -52,22 +50,26 @@ def mask_warning(mask: Volume, ground_truth: NmBox) -> str | None:
     )
 
 
-def place_warning(labels: Volume, other: Volume) -> str | None:
-    """That a smaller volume is taken to begin with the labels, because nothing states where it is.
+def place_warning(labels: Volume, others: Iterable[Volume]) -> str | None:
+    """That nothing states how volumes lie on the labels; None if that is known of all.
 
-    None where its place is known. DataError where it is not known and may be elsewhere.
+    Without positions, both begin at 0, which is known to be right only if they have one extent.
     """
-    for volume in (labels, other):
-        check_not_empty(volume.name, volume.array.shape, "labels, segmentation or mask")
-    is_assumed = (
-        not other.is_placed and not any(labels.offset_nm) and is_smaller(other.place, labels.place)
-    )
-    if not is_assumed:
-        check_relative_place(labels.place, other.place)
+    ours = labels.box.to_nm(labels.voxel_size_nm)
+    pairs = [
+        (labels, other)
+        for other in others
+        if not (labels.is_placed and other.is_placed)
+        and other.box.to_nm(other.voxel_size_nm) != ours
+    ]
+    unplaced = dict.fromkeys(v.name for pair in pairs for v in pair if not v.is_placed)
+    if not unplaced:
         return None
     return (
-        f"warning: nothing states the position of {other.name}, which is smaller than the labels; "
-        f"it is taken to begin with them. If it does not, {other.names.state_offset}"
+        f"warning: nothing states the position of {', '.join(unplaced)}, taken as 0, and the labels"
+        f" {labels.name} have another extent than {', '.join(other.name for _, other in pairs)}; "
+        "state the positions in the files (attribute `offset`, nm, z y x), or cut both to the same "
+        "voxels"
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from scipy import ndimage
 
 from retrace.errors import DataError
@@ -26,4 +24,4 @@ def fill_unassigned(segmentation: Volume) -> Volume:
         return_indices=True,
     )
     filled = data[tuple(nearest)]
-    return replace(segmentation, array=filled)
+    return Volume(filled, segmentation.voxel_size_nm, segmentation.offset_nm, segmentation.name)

@@ -79,8 +79,8 @@ def covered_nodes(segmentation: Volume, skeletons: Skeletons) -> np.ndarray:
         nm = box.to_nm(segmentation.voxel_size_nm)
         raise DataError(
             f"no node of the skeletons lies inside {segmentation.name}, which covers "
-            f"{list(nm.offset)} to {list(nm.end)} nm (z, y, x); correct "
-            f"{segmentation.names.offset}, or give other skeletons"
+            f"{list(nm.offset)} to {list(nm.end)} nm (z, y, x); correct `offset_nm` or `roi_nm`, "
+            "or give other skeletons"
         )
     return np.asarray(inside)
 

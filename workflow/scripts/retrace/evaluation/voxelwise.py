@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from retrace.command_line import add_job, output_file, parse_job
+from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
 from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.dataset import open_labels
 from retrace.formats.label_ids import background_values, is_known
-from retrace.formats.placement import check_relative_place
 from retrace.geometry import VoxelBox
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.storage.manifest import check_manifest
@@ -25,8 +24,8 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> argparse.
     """The command line: a job with predictions and masks by volume, and the files to write."""
     parser = argparse.ArgumentParser(description=description)
     add_job(parser, files_by_name=["prediction", "masks"])
-    parser.add_argument("--output", required=True, type=output_file, help="evaluation.json")
-    parser.add_argument("--plot", required=True, type=output_file, help="png")
+    parser.add_argument("--output", required=True, type=Path, help="evaluation.json")
+    parser.add_argument("--plot", required=True, type=Path, help="png")
     return parse_job(parser, argv)
 
 
@@ -86,7 +85,6 @@ def _open(
 ) -> ScoredPrediction:
     check_manifest(store)
     prediction, labels = open_volume(store, array), open_labels(dataset, entry)
-    check_relative_place(labels.place, prediction.place)
     name = entry.volume
     mask = open_volume(masks[name], "labels_mask") if name in masks else None
     box = prediction.box.intersect(labels.box)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.errors import DataError
 from retrace.formats.contract import Description
-from retrace.formats.setting_names import CONFIG, SettingNames
 from retrace.formats.stated_axes import usual_axes
 
 if TYPE_CHECKING:
@@ -60,19 +59,18 @@ def arrange(
     channel: int | None,
     *,
     drops_channel: bool = False,
-    names: SettingNames = CONFIG,
 ) -> Arrangement:
     """The axes that are read; DataError if they are unknown or contradict the file's.
 
     `configured`: the setting `axes`. `channel`: the one to read; None for all. `drops_channel`:
     whether a single channel becomes no axis of the result, as some files demand. Colours without a
-    channel become ids. `names`: of the settings, for messages.
+    channel become ids.
     """
     if not file.dtype.startswith(NUMBERS):
         raise DataError(
             f"{name} holds {file.dtype}; allowed: whole numbers, floats, bool. Convert it"
         )
-    axes = _stored_axes(name, file, configured, names)
+    axes = _stored_axes(name, file, configured)
     sizes = dict(zip(axes, file.shape, strict=True))
     for letter, size in sizes.items():
         if letter not in "czyx" and size != 1:
@@ -97,7 +95,7 @@ def _colour_axis(file: Description) -> int:
     return len(file.shape) - 1 if file.axes is None else file.axes.index("c")
 
 
-def _stored_axes(name: str, file: Description, configured: str | None, names: SettingNames) -> str:
+def _stored_axes(name: str, file: Description, configured: str | None) -> str:
     """A letter for each stored axis."""
     dimensions = len(file.shape)
     if configured is not None:
@@ -107,7 +105,7 @@ def _stored_axes(name: str, file: Description, configured: str | None, names: Se
     if file.axes_written:
         raise DataError(
             f"{name}: its axes are stated as {file.axes_written}, which are not t, c, z, y and x; "
-            f"{names.state_axes}"
+            "add the setting `axes` with a letter for each stored axis"
         )
     if file.is_colour:
         return "zyxc"
@@ -116,8 +114,8 @@ def _stored_axes(name: str, file: Description, configured: str | None, names: Se
         return OUTER_AXES[-len(outer) :] + "czyx"
     if dimensions not in (3, 4):
         raise DataError(
-            f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed: "
-            f"{names.state_axes}"
+            f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed, or the setting "
+            "`axes` with a letter for each stored axis (tczyx)"
         )
     return usual_axes(dimensions)
 

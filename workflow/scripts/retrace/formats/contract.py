@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from retrace.formats.setting_names import CONFIG, SettingNames
 from retrace.geometry import NmTriple
 
 if TYPE_CHECKING:
@@ -119,8 +118,6 @@ class Configured:
     """Of this array; a different position in the file is refused."""
     default_offset_nm: Sequence[float] | None = None
     """Of its volume: where the file states no position."""
-    names: SettingNames = CONFIG
-    """What the program calls these settings."""
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,14 @@
-"""Which types of values labels may have: the same during planning and in jobs."""
+"""Refusals of labels by their type. Standard library only, because planning uses it too."""
 
 from __future__ import annotations
 
-from retrace.errors import DataError
-from retrace.formats.setting_names import CONFIG, SettingNames
 
-
-def check_label_type(name: str, dtype: str, names: SettingNames = CONFIG) -> None:
-    """DataError for labels of a type, by its name, that cannot hold ids: floats and truth values.
-
-    `name`: of the labels, for messages.
-    """
-    if dtype.startswith(("uint", "int")):
-        return
-    steps = [
-        step for step in (names.separate_objects, "save it as integers, such as uint64") if step
-    ]
-    raise DataError(
-        f"{name} is {dtype}; labels must be of an integer type, with one number for each object or "
-        f"class: {', or '.join(steps)}"
-    )
-
-
-def check_not_empty(name: str, shape: tuple[int, ...], part: str) -> None:
-    """DataError for an array without voxels; `part`: what it is read as."""
-    if 0 in shape:
-        raise DataError(
-            f"{name} is empty, its shape is {list(shape)}; choose another array as {part}, or "
-            "write the file again"
+def needs_ids(name: str, dtype: str) -> str:
+    """The message for an array that holds no ids of objects; `dtype` is its type."""
+    remedy = "write the ids of the objects in an integer type"
+    if dtype == "bool":
+        remedy = (
+            "it is a mask. If objects are separated in it, say so in the dataset with `objects: "
+            "cells` or `membranes`; else number the objects (connected components)"
         )
+    return f"{name} is {dtype}; labels must be of an integer type, one id for each object: {remedy}"

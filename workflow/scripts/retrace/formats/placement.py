@@ -13,13 +13,11 @@ from typing import Literal
 
 from retrace.errors import DataError
 from retrace.formats.contract import Configured, Description, Placement, StatedBy, Statement
-from retrace.formats.setting_names import CONFIG, SettingNames
 from retrace.formats.stated_places import stated_places
 from retrace.geometry import (
     NmTriple,
     VoxelBox,
     checked_voxel_size,
-    in_nm,
     nm_triple,
     triple,
     whole_voxels,
@@ -32,8 +30,14 @@ SAME_SIZE = 1e-6
 """Relative difference of two voxel sizes that are the same: files round to 32 bits."""
 SAME_POSITION_NM = 1e-2
 """Difference of two positions that are the same, nm."""
-ROUNDED_VOXELS = 0.1
-"""Most voxels by which lengths of two volumes of the same shape differ, as sizes are rounded."""
+
+
+def as_option(error: UnknownSizeError) -> DataError:
+    """The error for programs with an option that states the size."""
+    return DataError(
+        f"{error.args[0].partition(' has no voxel')[0]} states no voxel size with a unit; "
+        "state it: --voxel-size-nm Z,Y,X (nm)"
+    )
 
 
 class UnknownSizeError(DataError):
@@ -51,15 +55,14 @@ def placed(name: str, file: Description, axes: str, config: Configured) -> Place
     except DataError as error:
         raise DataError(f"{name}: {error}; correct the attribute in the file") from error
     size = None if config.voxel_size_nm is None else checked_voxel_size(config.voxel_size_nm)
-    names = config.names
-    sizes = _with_unit(name, all_sizes, size, names)
-    positions = _with_known_unit(name, all_positions, sizes, names)
-    stated_size = _agreed(name, "voxel size", sizes, size, names)
-    stated_offset = _agreed(name, "position", positions, config.offset_nm, names)
+    sizes = _with_unit(name, all_sizes, size)
+    positions = _with_known_unit(name, all_positions, sizes)
+    stated_size = _agreed(name, "voxel size", sizes, size, "voxel_size_nm")
+    stated_offset = _agreed(name, "position", positions, config.offset_nm, "offset_nm")
     if stated_size is None:
         raise UnknownSizeError(
-            f"{name} has no voxel size: the file states none, and {names.owner} has no "
-            f"{names.voxel_size}; add it (nm, z y x)"
+            f"{name} has no voxel size: the file states none, and the dataset's config has no "
+            "`voxel_size_nm`; add it (nm, z y x)"
         )
     default = config.offset_nm if config.offset_nm is not None else config.default_offset_nm
     offset = default if stated_offset is None else stated_offset
@@ -67,13 +70,13 @@ def placed(name: str, file: Description, axes: str, config: Configured) -> Place
         checked = checked_voxel_size(stated_size)
         corner = nm_triple(offset if offset is not None else (0, 0, 0))
     except DataError as error:
-        raise DataError(f"{name}: {error}; correct its metadata, or {names.owner}") from error
+        raise DataError(f"{name}: {error}; correct its metadata, or the config") from error
     offset_by: StatedBy = "file" if positions else "unknown" if offset is None else "config"
     return Placement(checked, corner, "file" if sizes else "config", offset_by)
 
 
 def _with_unit(
-    name: str, statements: Sequence[Statement], size: NmTriple | None, names: SettingNames
+    name: str, statements: Sequence[Statement], size: NmTriple | None
 ) -> list[Statement]:
     """The statements whose unit is known, because it is stated or gives the configured size.
 
@@ -81,28 +84,27 @@ def _with_unit(
     """
     kept = []
     for statement in statements:
-        if statement.has_unit or (size is not None and _same_size(statement, Statement(size, ""))):
+        if statement.has_unit or (size is not None and _same_size(statement, _configured(size))):
             kept.append(statement)
             continue
         configured = "states none" if size is None else f"says {list(size)} nm"
         kind = UnknownSizeError if size is None else DataError
         raise kind(
-            f"{name} states {statement.written} without a unit, and {names.owner} {configured}; "
-            f"state the voxel size in nm as {names.voxel_size}, and correct the file if it is not "
-            "in nm"
+            f"{name} states {statement.written} without a unit, and the config {configured}; "
+            "write the voxel size in nm as `voxel_size_nm`, and correct the file if it is not in nm"
         )
     return kept
 
 
 def _with_known_unit(
-    name: str, positions: Sequence[Statement], sizes: Sequence[Statement], names: SettingNames
+    name: str, positions: Sequence[Statement], sizes: Sequence[Statement]
 ) -> Sequence[Statement]:
     """The positions; DataError for one without a unit where no size tells what its unit is."""
     for position in positions:
         if not position.has_unit and any(position.values) and not sizes:
             raise DataError(
-                f"{name} states {position.written} without a unit; state the position in nm as "
-                f"{names.offset}, and remove it from the file"
+                f"{name} states {position.written} without a unit; write the position in nm as "
+                "`offset_nm`, and remove it from the file"
             )
     return positions
 
@@ -112,29 +114,32 @@ def _agreed(
     what: str,
     statements: Sequence[Statement],
     configured: Sequence[float] | None,
-    names: SettingNames,
+    key: str,
 ) -> Sequence[float] | None:
     """The value of all statements; None without any. DataError if two of them contradict."""
     if not statements:
         return configured if what == "voxel size" else None
-    key = names.voxel_size if what == "voxel size" else names.offset
     all_of_them = list(statements)
     if configured is not None:
-        all_of_them.append(Statement(tuple(configured), names.written(key, list(configured))))
+        all_of_them.append(_configured(configured, key))
     same = _same_size if what == "voxel size" else _same_position
     for one, other in combinations(all_of_them, 2):
         if not same(one, other):
             is_configured = configured is not None and other is all_of_them[-1]
-            remedy = _remedy(what, key, names) if is_configured else "correct the file"
+            remedy = _remedy(what, key) if is_configured else "correct the file"
             raise DataError(
                 f"{name}: two statements of its {what} contradict each other: {one.written}, and "
                 f"{other.written} (z, y, x); {remedy}"
             )
-    return _along_each_axis(name, what, all_of_them, names.setting(key))
+    return _along_each_axis(name, what, all_of_them, key)
+
+
+def _configured(values: Sequence[float], key: str = "") -> Statement:
+    return Statement(tuple(values), f"`{key}` {list(values)} nm in the config")
 
 
 def _along_each_axis(
-    name: str, what: str, statements: Sequence[Statement], setting: str
+    name: str, what: str, statements: Sequence[Statement], key: str
 ) -> Sequence[float]:
     """The last value that is stated along each of z, y, x; DataError for an axis without one."""
     values: list[float] = []
@@ -143,17 +148,17 @@ def _along_each_axis(
         if not stated:
             kind = UnknownSizeError if what == "voxel size" else DataError
             raise kind(
-                f"{name} states {statements[0].written} (z, y, x), and no {what} along {axis}; "
-                f"state {setting} (nm, z y x)"
+                f"{name} states {statements[0].written} (z, y, x), and no {what} along {axis}; add "
+                f"`{key}` to the dataset's config (nm, z y x)"
             )
         values.append(stated[-1])
     return values
 
 
-def _remedy(what: str, key: str, names: SettingNames) -> str:
+def _remedy(what: str, key: str) -> str:
     if what == "voxel size":
-        return f"correct {names.setting(key)}, or the file"
-    return f"leave out {key}, which is only for files that state no position, or correct the file"
+        return f"correct `{key}` in the dataset's config, or the file"
+    return f"leave out `{key}`, which is only for files that state no position, or correct the file"
 
 
 def _same_size(one: Statement, other: Statement) -> bool:
@@ -173,102 +178,46 @@ def _stated_by_both(one: Statement, other: Statement) -> list[tuple[float, float
 
 @dataclass(frozen=True)
 class Extent:
-    """Where an array is: shape (z, y, x), voxels and offset in nm, and whether it is stated."""
+    """Where an array is: shape (z, y, x), offset in nm, and whether anything states it."""
 
     name: str
     shape: Sequence[int]
-    voxel_size_nm: NmTriple
     offset_nm: NmTriple
     is_placed: bool
-    names: SettingNames = CONFIG
-
-    @property
-    def length_nm(self) -> NmTriple:
-        """Its edges."""
-        return in_nm(triple(self.shape), self.voxel_size_nm)
 
 
-def check_relative_place(one: Extent, other: Extent) -> None:
-    """DataError for two volumes whose place in relation to each other nothing states.
-
-    The smaller one is part of the larger, which is at 0 if nothing states where it is. Of volumes
-    of the same size, or of which none fits into the other, each is part of the other.
-    """
-    for part, image in ((one, other), (other, one)):
-        if is_smaller(image, part):
-            continue
-        check_place_in_image(part, image)
-        if not image.is_placed and not _is_inside(part, image):
-            raise DataError(
-                f"{image.name} states no position, and at 0 it does not contain {part.name}, which "
-                f"begins at {list(part.offset_nm)} nm (z, y, x); {image.names.state_offset}"
-            )
-
-
-def check_place_in_image(part: Extent, image: Extent) -> None:
+def check_place_in_image(part: Extent, image: Extent, *, same_voxels: bool = True) -> None:
     """DataError for labels or a mask whose place in their image nothing states.
 
-    Without a statement both are at 0, which is right only if they cover the same.
+    Without a statement both are at 0, which is right only if they have the same shape.
+    `same_voxels`: whether their voxels have the same size.
     """
     if part.is_placed:
         return
     if any(image.offset_nm):
         raise DataError(
             f"{part.name} states no position, and {image.name} begins at {list(image.offset_nm)} "
-            f"nm (z, y, x); {part.names.state_offset}"
+            "nm (z, y, x); add `offset_nm` to the source, or `auto_crop: true` to the volume if it "
+            "is in the middle of the image"
         )
-    if not _same_length(part, image):
+    if same_voxels and list(part.shape) != list(image.shape):
         raise DataError(
-            f"{part.name} has {_voxels(part, image)}, {image.name} {_voxels(image, part)}, and "
-            f"nothing states where the smaller one is in the other; {part.names.state_offset}"
+            f"{part.name} has {list(part.shape)} voxels, {image.name} {list(image.shape)}, and "
+            "nothing states where the smaller one is in the other; add `offset_nm` to the source "
+            "(nm, z y x; [0, 0, 0] for the first corner), or `auto_crop: true` to the volume for "
+            "its middle"
         )
-
-
-def _voxels(one: Extent, other: Extent) -> str:
-    """The shape in words, with the voxel size if the other one has a different one."""
-    size = "" if one.voxel_size_nm == other.voxel_size_nm else f" of {list(one.voxel_size_nm)} nm"
-    return f"{list(one.shape)} voxels{size}"
-
-
-def _same_length(one: Extent, other: Extent) -> bool:
-    """Whether both cover the same from the same corner on: up to a part of the larger voxel."""
-    edges = zip(one.length_nm, other.length_nm, strict=True)
-    return all(abs(a - b) < limit for (a, b), limit in zip(edges, _voxel(one, other), strict=True))
-
-
-def _voxel(one: Extent, other: Extent) -> list[float]:
-    """The larger voxel's edges, less what files round."""
-    pairs = zip(one.voxel_size_nm, other.voxel_size_nm, strict=True)
-    return [max(a, b) * (1 - ROUNDED_VOXELS) for a, b in pairs]
-
-
-def is_smaller(one: Extent, other: Extent) -> bool:
-    """Whether `one` fits into `other`, and does not cover the same."""
-    edges = zip(one.length_nm, other.length_nm, _voxel(one, other), strict=True)
-    return all(a < b + limit for a, b, limit in edges) and not _same_length(one, other)
-
-
-def _is_inside(part: Extent, image: Extent) -> bool:
-    """Whether a part is in its image, up to a part of the larger voxel."""
-    corners = zip(part.offset_nm, image.offset_nm, strict=True)
-    starts = [a - b for a, b in corners]
-    edges = zip(starts, part.length_nm, image.length_nm, _voxel(part, image), strict=True)
-    return all(start > -limit and start + a < b + limit for start, a, b, limit in edges)
 
 
 def box_on_grid(
-    name: str,
-    shape: Sequence[int],
-    offset_nm: Sequence[float],
-    voxel_size_nm: Sequence[float],
-    names: SettingNames = CONFIG,
+    name: str, shape: Sequence[int], offset_nm: Sequence[float], voxel_size_nm: Sequence[float]
 ) -> VoxelBox:
     """The box of an array, voxels from the world's origin; DataError if off the voxel grid."""
     offset = whole_voxels(offset_nm, voxel_size_nm)
     if offset is None:
         raise DataError(
             f"{name}: offset {list(offset_nm)} nm is no multiple of the voxel size "
-            f"{list(voxel_size_nm)} nm; correct {names.setting(names.offset)}, or the file"
+            f"{list(voxel_size_nm)} nm; correct `offset_nm` in the dataset's config, or the file"
         )
     return VoxelBox(offset, triple(shape[-3:]))
 

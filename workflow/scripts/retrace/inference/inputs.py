@@ -192,7 +192,7 @@ def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
 def _check_tissue_mask(mask: Volume | None, raw: Volume) -> None:
     """DataError for a mask whose place nothing states; its voxels may be larger."""
     if mask is not None:
-        check_place_in_image(mask.place, raw.place)
+        check_place_in_image(mask.place, raw.place, same_voxels=False)
 
 
 def descriptor_stores(settings: PredictionSettings) -> list[Path]:

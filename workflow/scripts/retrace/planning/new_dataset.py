@@ -20,11 +20,9 @@ from retrace.config.datasets import load_dataset
 from retrace.config.schema import check
 from retrace.config.yaml_files import names
 from retrace.errors import ConfigError, DataError, RetraceError
-from retrace.formats.label_types import check_label_type, check_not_empty
 from retrace.formats.normalize import PERCENTILES, is_grey_type, needs_channel, needs_polarity
-from retrace.formats.placement import box_on_grid
-from retrace.formats.setting_names import SettingNames, measured_by, option_names
-from retrace.formats.source import SEPARATED_LABEL_KINDS, LabelKind, Source
+from retrace.formats.placement import UnknownSizeError, as_option, box_on_grid
+from retrace.formats.source import LabelKind, Source
 from retrace.geometry import VoxelBox
 from retrace.planning.volume_checks import check_volumes
 from retrace.remote.addresses import path_and_array
@@ -36,22 +34,10 @@ VOLUME = "volume"
 """Name of the volume in the new file."""
 PERCENT = {"train": 70, "validation": 10, "test": 20}
 """Part of the labelled sections of each split, along z."""
-STATE_AXES = "name the order of the stored axes, such as --axes xyz"
-CHOOSE_CHANNEL = f"name a channel (--channel N), or {STATE_AXES}"
-STATE_OBJECTS = (
-    "--objects cells (0 on membranes) or --objects membranes (0 off membranes) numbers the objects "
-    "of each section"
-)
 LOW_CONTRAST = 64
 """Range of grey values, of 255, below which `normalize` is suggested."""
 WIDTH = 10**6
 """Characters of a line of YAML; long paths stay in one."""
-RAW_NAMES = option_names("--raw-offset-nm", axes=STATE_AXES, channel=CHOOSE_CHANNEL)
-"""What the command line calls the settings of the image."""
-LABELS_NAMES = measured_by(
-    option_names("--labels-offset-nm", axes=STATE_AXES, channel=STATE_AXES, objects=STATE_OBJECTS),
-    "the image's voxel size",
-)
 NETWORKS = {"ids": "mtlsd_small", "cells": "n4", "membranes": "n4", "classes": "hd3d"}
 """A network to begin with, by the meaning of the labels."""
 
@@ -129,12 +115,12 @@ def propose(stated: Stated) -> Proposal:
     """The content for an image and its labels."""
     proposal = Proposal()
     source = _source(stated.raw, stated, offset_nm=stated.raw_offset_nm, channel=stated.channel)
-    raw = _opened(source, "raw", RAW_NAMES)
+    raw = _opened(source, "raw")
     _describe(proposal, "raw", source, raw)
     normalize = _grey_values(proposal, raw, stated)
     of_labels = _source(stated.labels, stated, offset_nm=stated.labels_offset_nm)
     of_labels = of_labels.model_copy(update={"voxel_size_nm": raw.voxel_size_nm})
-    labels = _opened(of_labels, "labels", LABELS_NAMES)
+    labels = _opened(of_labels, "labels")
     _describe(proposal, "labels", of_labels, labels)
     objects = _meaning(proposal, labels, stated)
     offsets = _offsets(raw, labels, stated)
@@ -177,23 +163,24 @@ def _source(text: str, stated: Stated, **more: Any) -> Source:
     return check(Source, {**content, "axes": stated.axes, **more}, text)
 
 
-def _opened(source: Source, part: str, names: SettingNames) -> Volume:
-    """The array; messages say which option states what the file does not."""
+def _opened(source: Source, part: str) -> Volume:
+    """The array; a message that says which option states what the file does not."""
     from retrace.storage.volumes import open_source
 
     where = f"{source.path}:{source.array}" if source.array else source.path
     try:
-        volume = open_source(source, names)
+        volume = open_source(source)
+    except UnknownSizeError as error:
+        raise as_option(error) from None
     except DataError as error:
         several = not source.array and "has no array" in str(error)
         hint = f"; name one: --{part} {source.path}:ARRAY" if several else ""
         raise DataError(f"{error}{hint}") from None
     if len(volume.array.shape) != 3:
         raise DataError(
-            f"{where} has the shape {list(volume.array.shape)}; {part} needs z, y, x: "
-            f"{names.choose_channel}"
+            f"{where} has the shape {list(volume.array.shape)}; {part} needs z, y, x: name a "
+            "channel (--channel N) or the order of the axes (--axes)"
         )
-    check_not_empty(where, volume.array.shape, part)
     return volume
 
 
@@ -252,10 +239,8 @@ def _meaning(proposal: Proposal, labels: Volume, stated: Stated) -> dict[str, An
     """The setting `objects`; two values could mean several things, so the user says which."""
     import numpy as np
 
-    dtype = np.dtype(labels.array.dtype)
-    is_asked = dtype.kind == "b" and stated.objects is None  # two values, whose meaning is asked
-    if stated.objects not in SEPARATED_LABEL_KINDS and not is_asked:
-        check_label_type(labels.name, dtype.name, labels.names)
+    if np.dtype(labels.array.dtype).kind not in "uib":
+        raise DataError(f"{labels.name} is {labels.array.dtype}; labels are whole numbers")
     found = _sampled_values(labels)
     count = f"{len(found)} values in some blocks"
     if stated.objects is not None:

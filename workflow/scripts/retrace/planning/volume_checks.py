@@ -9,7 +9,7 @@ from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
-from retrace.formats.label_types import check_label_type, check_not_empty
+from retrace.formats.label_types import needs_ids
 from retrace.formats.normalize import is_grey_type, needs_channel, needs_normalize, needs_polarity
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
@@ -18,10 +18,10 @@ from retrace.planning.volume_layout import ArrayLayout, source_layout, volume_la
 
 Layouts = Mapping[str, ArrayLayout]
 
-LABELS = ("labels", "outputs", "segmentations")
-"""Parts of a volume that hold ids or classes."""
-MASKS = ("labels_mask", "outputs_mask", "tissue_mask")
-"""Parts of a volume that hold integers or truth values."""
+INTEGERS = ("labels", "labels_mask", "outputs", "outputs_mask", "segmentations", "tissue_mask")
+"""Parts of a volume that hold integers."""
+ON_IDS = ("labels", "segmentations")
+"""Those of them that hold ids, unless `objects` says otherwise."""
 ON_LABELS = ("labels_mask",)
 """Parts of a volume on the voxels of its labels."""
 
@@ -72,7 +72,6 @@ def _check_arrays(where: str, dataset: Dataset, layouts: Layouts) -> None:
     """Types, channels and voxel sizes of the arrays of a volume, and their position."""
     for part, layout in layouts.items():
         _check_type(where, part, layout)
-        check_not_empty(f"{where}: {layout.name}", layout.shape, f"`{part}`")
         if part == "tissue_mask":  # its voxels may be larger, and off the grid
             continue
         if layout.voxel_size_nm != dataset.voxel_size_nm:
@@ -80,6 +79,8 @@ def _check_arrays(where: str, dataset: Dataset, layouts: Layouts) -> None:
                 f"{where}: {layout.name} has voxels of {list(layout.voxel_size_nm)} nm, the "
                 f"dataset says {list(dataset.voxel_size_nm)} nm; correct `voxel_size_nm`"
             )
+        if layout.box.is_empty:
+            raise DataError(f"{where}: {layout.name} is empty, its shape is {layout.shape}")
     _check_positions(where, layouts)
 
 
@@ -91,15 +92,20 @@ def _check_type(where: str, part: str, layout: ArrayLayout) -> None:
             f"`{part}` needs (z, y, x): choose one with `channel`, or name the order of the axes "
             "with `axes`"
         )
-    if kind in LABELS:
-        check_label_type(f"{where}: {layout.name}, `{part}`,", layout.dtype)
-    if kind in MASKS and not layout.dtype.startswith(("uint", "int", "bool")):
+    is_integer = layout.dtype.startswith(("uint", "int", "bool"))
+    if kind in INTEGERS and not is_integer:
         raise DataError(
-            f"{where}: {layout.name} is {layout.dtype}; `{part}` must be of an integer type or "
-            "bool: save it again as uint8, 0 where voxels are ignored"
+            f"{where}: {layout.name} is {layout.dtype}; `{part}` must be of an integer type"
         )
+    if kind in ON_IDS and layout.dtype == "bool" and not _has_kind(layout):
+        raise DataError(f"{where}: {needs_ids(layout.name, layout.dtype)}")
     if kind in ("raw", "inputs") and part != f"inputs: {EXAMPLE_WEIGHTS}":
         _check_grey(f"{where}: {layout.name}", layout)
+
+
+def _has_kind(layout: ArrayLayout) -> bool:
+    """Whether `objects` says what the values mean, other than ids."""
+    return layout.source is not None and layout.source.objects not in (None, "ids")
 
 
 def _check_grey(name: str, layout: ArrayLayout) -> None:
@@ -133,7 +139,7 @@ def _check_positions(where: str, layouts: Layouts) -> None:
     for part, layout in layouts.items():
         image = labels if labels is not None and part in ON_LABELS else raw
         if image is not None and part != "raw":
-            check_place_in_image(layout.place, image.place)
+            check_place_in_image(layout.place, image.place, same_voxels=part != "tissue_mask")
         if part.startswith("inputs:") and raw and layout.box != raw.box:
             raise DataError(
                 f"{where}: {layout.extent}, does not cover the same voxels as {raw.extent}; all "

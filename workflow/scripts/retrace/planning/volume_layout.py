@@ -47,8 +47,7 @@ class ArrayLayout:
     @property
     def place(self) -> Extent:
         """Its place, to compare with that of an image."""
-        size = self.voxel_size_nm
-        return Extent(self.name, self.shape[-3:], size, self.offset_nm, self.is_placed)
+        return Extent(self.name, self.shape[-3:], self.offset_nm, self.is_placed)
 
     @property
     def extent(self) -> str:

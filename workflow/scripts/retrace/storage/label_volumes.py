@@ -24,7 +24,7 @@ def single_channel(volume: Volume) -> Volume:
     if shape[axes.index("c")] != 1:
         raise DataError(
             f"{volume.name} has shape {shape}, which is {shape[0]} channels; labels, segmentations "
-            f"and masks have the axes z, y, x: {volume.names.choose_channel}"
+            "and masks have the axes z, y, x: choose one `channel`, or save it as its own array"
         )
     return replace(volume, array=ArrangedArray(volume.array, Arrangement(axes, "zyx")))
 

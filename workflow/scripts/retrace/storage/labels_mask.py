@@ -75,7 +75,7 @@ def write_mask(
     everywhere.
     """
     check_labels(labels)
-    if len(labels.array.shape) != 3:
+    if len(labels.array.shape) != 3 or labels.box.is_empty:
         raise DataError(f"{labels.name} has shape {tuple(labels.array.shape)}; (z, y, x) is needed")
     background = background_values(background_ids, labels.dtype)
     chunks = mask_chunk_shape(labels)

@@ -9,7 +9,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.formats.grey_values import WHITE, GreyValues
-from retrace.formats.label_types import check_label_type, check_not_empty
+from retrace.formats.label_types import needs_ids
 from retrace.formats.normalize import (
     PERCENTILES,
     Normalize,
@@ -141,6 +141,6 @@ def check_float(raw: Volume, data: np.ndarray) -> None:
 
 
 def check_labels(labels: Volume) -> None:
-    """DataError for labels that are not integers, or have no voxels."""
-    check_not_empty(labels.name, labels.array.shape, "labels")
-    check_label_type(labels.name, labels.dtype.name, labels.names)
+    """DataError for labels that are not integers."""
+    if labels.dtype.kind not in "ui":
+        raise DataError(needs_ids(labels.name, str(labels.dtype)))

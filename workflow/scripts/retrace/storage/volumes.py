@@ -21,7 +21,6 @@ from retrace.formats.normalize import Normalize
 from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import FETCH_AGAIN, open_array
-from retrace.formats.setting_names import CONFIG, SettingNames
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, CheckedStore, ZarrVolume, chunk_names, open_zarr
 from retrace.geometry import NM_DECIMALS, NmTriple, Triple, VoxelBox, shifted, triple
@@ -68,8 +67,6 @@ class Volume:
     """Whether the file says that 0 is white."""
     is_colour: bool = False
     """Whether the values are ids of colours."""
-    names: SettingNames = CONFIG
-    """What the program calls the settings that it is opened with, for messages."""
 
     @property
     def reader(self) -> BlockReader | None:
@@ -90,14 +87,12 @@ class Volume:
     @property
     def box(self) -> VoxelBox:
         """The array's box, voxels from the world's origin; DataError if off the voxel grid."""
-        size = self.voxel_size_nm
-        return box_on_grid(self.name, self.array.shape, self.offset_nm, size, self.names)
+        return box_on_grid(self.name, self.array.shape, self.offset_nm, self.voxel_size_nm)
 
     @property
     def place(self) -> Extent:
         """Its place, to compare with that of an image."""
-        shape, size = self.array.shape[-3:], self.voxel_size_nm
-        return Extent(self.name, shape, size, self.offset_nm, self.is_placed, self.names)
+        return Extent(self.name, self.array.shape[-3:], self.offset_nm, self.is_placed)
 
     def read(self, box: VoxelBox, fill: float | None = None) -> np.ndarray:
         """The voxels (Z, Y, X) or (C, Z, Y, X) of `box` (voxels from the world's origin).
@@ -266,20 +261,19 @@ def open_volume(
     server: S3Server = S3Server(),  # noqa: B008 (frozen)
     missing_chunks: str | None = None,
     drops_channel: bool = False,
-    names: SettingNames = CONFIG,
 ) -> Volume:
     """Opens an array (Z, Y, X) or (C, Z, Y, X) of zarr, n5, h5 or tif(s), or streams an address.
 
     `mip`: level of an OME-Zarr image or precomputed layer. `server`: for s3:// addresses.
-    `missing_chunks`: as for a Source. `drops_channel` and `names`: as for `arrange`. A store with a
-    manifest is compared with it: its listing here, the bytes of each chunk when it is read first.
+    `missing_chunks`: as for a Source. `drops_channel`: as for `arrange`. A store with a manifest is
+    compared with it: its listing here, the bytes of each chunk when it is read first.
 
     `voxel_size_nm` and `offset_nm` (z, y, x) are needed if the file states none, and must agree
     with it otherwise; without any offset it is 0. DataError if the array does not exist, or for
     statements that are missing or contradict each other.
     """
     stored = _open_array(store, array, mip, server, missing_chunks)
-    configured = Configured(voxel_size_nm, offset_nm, names=names)
+    configured = Configured(voxel_size_nm, offset_nm)
     return _placed_volume(str(store), array, stored, configured, drops_channel=drops_channel)
 
 
@@ -311,8 +305,7 @@ def _placed_volume(
     """The volume of an opened array, and a note that it was opened; as for `arrange`."""
     name = f"{store}/{array}" if array else store
     file = stored.description
-    names = configured.names
-    how = arrange(name, file, axes, channel, drops_channel=drops_channel, names=names)
+    how = arrange(name, file, axes, channel, drops_channel=drops_channel)
     place = placed(name, file, how.axes, configured)
     data = _arranged(stored, how)
     volume = Volume(
@@ -323,7 +316,6 @@ def _placed_volume(
         place.offset_by != "unknown",
         file.inverted,
         how.makes_ids,
-        names,
     )
     for opened in _RECORDINGS:
         opened.append((store, volume))
@@ -354,16 +346,15 @@ def recording_opened() -> Iterator[OpenedVolumes]:
         _RECORDINGS[:] = [other for other in _RECORDINGS if other is not opened]
 
 
-def open_source(source: Source, names: SettingNames = CONFIG) -> Volume:
+def open_source(source: Source) -> Volume:
     """Opens the volume that a dataset's entry describes, with everything that the entry asks for.
 
     That is: a voxel size, an offset, an order of axes, a channel, objects between membranes, groups
     of classes, grey values, and labels in the middle of a larger image. DataError as for
-    `open_volume`, and for labels that do not fit their image. `names`: of the settings, for
-    messages.
+    `open_volume`, and for labels that do not fit their image.
     """
     stored = open_stored(source)
-    configured = Configured(source.voxel_size_nm, source.offset_nm, source.default_offset_nm, names)
+    configured = Configured(source.voxel_size_nm, source.offset_nm, source.default_offset_nm)
     volume = _placed_volume(
         source.path,
         source.array,

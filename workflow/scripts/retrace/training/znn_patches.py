@@ -15,13 +15,11 @@ import torch
 from retrace.config.dataset_model import Entry
 from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.errors import DataError
-from retrace.formats.placement import check_place_in_image
-from retrace.formats.source import Source
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks import ZnnNetwork
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import NormalisedImage, open_normalised
-from retrace.storage.volumes import Volume, open_source
+from retrace.storage.volumes import open_source
 from retrace.training.sampler import (
     GroundTruthCount,
     PatchSampler,
@@ -168,19 +166,12 @@ def _labels(
             volumes.append(first)
             continue
         volume = open_training_volume(dataset, entry, None, labels)
-        volume = replace(volume, mask=_open_mask(mask, volume) if mask else None)
+        volume = replace(volume, mask=open_source(mask) if mask else None)
         check_ground_truth(volume, GroundTruthCount(volume))
         if network.out_type == "semantic":
             check_classes(volume, network)
         volumes.append(labels_in_memory(volume))
     return tuple(volumes)
-
-
-def _open_mask(source: Source, volume: TrainingVolume) -> Volume:
-    """The mask of an output; DataError if nothing states its place in the image."""
-    mask = open_source(source)
-    check_place_in_image(mask.place, volume.raw.place)
-    return mask
 
 
 def open_test_volumes(
