@@ -30,11 +30,16 @@ from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.checked_codecs import check_shards, limit_codecs, use_checked_codecs
 from retrace.formats.contract import Description, FormatPage, byte_order_of
-from retrace.formats.n5 import is_n5_dataset
+from retrace.formats.n5_metadata import is_n5_dataset
 from retrace.formats.reader import Reader, refuse_array, refuse_large_chunk, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
-from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
+from retrace.formats.zarr_folder import (
+    ZARR_FILES,
+    array_names,
+    attributes,
+    with_outer_groups,
+)
 from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
 from retrace.geometry import chunk_indices
 from retrace.reading import cause, parse_json_object, retried
@@ -363,9 +368,9 @@ def _root_array(store: CheckedStore) -> zarr.Array | None:
 
 def _others(store: CheckedStore | BlockStore, array: str) -> str:
     """The end of an error message: the arrays of a local store; remote stores cannot be listed."""
-    if isinstance(store, BlockStore):
+    if (folder := _local_folder(store)) is None:
         return " that could be read; correct `path` and `array` in the dataset's config"
-    return f"; {nearest(array, array_names(store.root))}"
+    return f"; {nearest(array, array_names(folder))}"
 
 
 def _is_zarr(path: Path) -> bool:
