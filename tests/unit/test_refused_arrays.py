@@ -84,6 +84,14 @@ def test_an_n5_without_arrays_or_folder_says_so(tmp_path: Path) -> None:
         open_volume(tmp_path / "b.n5", "raw", voxel_size_nm=CFG)
 
 
+@pytest.mark.parametrize("array", ["./0", "0/.", "../a.zarr/0"])
+def test_paths_with_dots_are_no_arrays_of_a_zarr(tmp_path: Path, array: str) -> None:
+    path = ome_zarr(tmp_path / "a.zarr", space("nanometer"), CFG, None)
+    for store in (path, f"file://{path}"):
+        with pytest.raises(DataError, match=rf"a.zarr has no array '{array}'.* allowed: 0$"):
+            opened(store, array)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("array", "match"),
     [

@@ -25,6 +25,7 @@ from retrace.formats.zarr_folder import (
     attributes,
     is_array,
     is_group,
+    is_path_below,
     json_file,
     with_outer_groups,
 )
@@ -68,10 +69,10 @@ def _header(path: str, folder: Path, array: str, mip: int) -> Description | None
 def _zarr_header(store: Path, name: str, array: str, mip: int) -> Description | None:
     if is_array(store):
         refuse_array(name, array)
-    if is_array(store / array):
+    if is_path_below(array) and is_array(store / array):
         refuse_level(f"{name}/{array}" if array else name, mip)
         return _array_header(store, name, array)
-    if not is_group(store / array):
+    if not is_group(store / array) or not is_path_below(array):
         raise DataError(f"{name} has no array {array!r}; {nearest(array, array_names(store))}")
     level = level_path(name, array, attributes(store / array), mip, array_names(store))
     header = _array_header(store, name, level)

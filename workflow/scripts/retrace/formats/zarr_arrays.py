@@ -38,6 +38,7 @@ from retrace.formats.zarr_folder import (
     ZARR_FILES,
     array_names,
     attributes,
+    is_path_below,
     with_outer_groups,
 )
 from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
@@ -351,6 +352,8 @@ def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array
         refuse_array(name, array)  # zarr ignores the name where the store itself is an array
         return root
     try:
+        if not is_path_below(array):
+            raise FileNotFoundError(array)
         return zarr.open(store, path=array, mode="r", use_consolidated=False)
     except (KeyError, FileNotFoundError) as error:
         if isinstance(store, BlockStore) and store.denied is not None:
