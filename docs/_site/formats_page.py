@@ -49,8 +49,8 @@ Groups above an array, in zarr, n5 and h5, may state its size and position too:
 """
 AXES = """\
 Axes are named by these. Names other than t, c, z, y and x (also channel, time) need the setting
-`axes` (depth, height, width), unless they are not about space (dim_0, dim_1 ..). Lists next to such
-names have one entry for each stored axis then, in the order of the setting.
+`axes` (depth, height, width), unless they are not about space (dim_0, dim_1 ..). Those of an
+OME-Zarr image have to be renamed in the file.
 """
 UNITS = """\
 Units, also as symbols and in the plural: {units}. Pixel, voxel and empty units count as no unit,

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 OUTER_AXES = "uvwt"
 """Letters of axes of length 1 before (c, z, y, x), which have no effect on what is read."""
 
-STATE_AXES = "add the setting `axes` with a letter for each stored axis (tczyx)"
-
 NUMBERS = ("uint", "int", "float", "bool")
 """How the names of types begin that are read."""
 
@@ -100,11 +98,6 @@ def _colour_axis(file: Description) -> int:
 def _stored_axes(name: str, file: Description, configured: str | None) -> str:
     """A letter for each stored axis."""
     dimensions = len(file.shape)
-    if dimensions < 3:
-        raise DataError(
-            f"{name} has shape {file.shape}; (z, y, x) is needed: write a single section with the "
-            "shape (1, y, x), or as a tif"
-        )
     if configured is not None:
         return _configured_axes(name, file, configured)
     if file.axes is not None:
@@ -112,17 +105,17 @@ def _stored_axes(name: str, file: Description, configured: str | None) -> str:
     if file.axes_written:
         raise DataError(
             f"{name}: its axes are stated as {file.axes_written}, which are not t, c, z, y and x; "
-            f"{STATE_AXES}"
+            "add the setting `axes` with a letter for each stored axis"
         )
     if file.is_colour:
         return "zyxc"
     outer = file.shape[:-4]
     if set(outer) == {1} and len(outer) <= len(OUTER_AXES):
         return OUTER_AXES[-len(outer) :] + "czyx"
-    if dimensions > 4:
+    if dimensions not in (3, 4):
         raise DataError(
-            f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed: "
-            + (STATE_AXES if dimensions == 5 else "copy one image into a file of its own")
+            f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed, or the setting "
+            "`axes` with a letter for each stored axis (tczyx)"
         )
     return usual_axes(dimensions)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from retrace.errors import DataError
 from retrace.formats.contract import Convention, Statement
-from retrace.formats.stated_axes import axis_letters, axis_names
+from retrace.formats.stated_axes import axis_letters
 
 Attributes = Mapping[str, Any]
 Quantity = Literal["voxel size", "position"]
@@ -198,22 +198,13 @@ def transform_of(attrs: Attributes) -> Attributes:
 
 def transform_axes(content: Attributes, axes: str) -> str:
     """The axes that a `transform` names, in the order of its values; else `axes`."""
-    names = axis_names(content.get("axes"))
-    if names is None:
+    names = content.get("axes")
+    if not isinstance(names, (list, tuple)):
         return axes
     letters = axis_letters(names)
     if letters is None:
-        raise DataError(
-            f"`transform.axes` is {names}; z, y and x are needed, and perhaps t and c. Rename them "
-            "in the file"
-        )
+        raise DataError(f"`transform.axes` is {names}; z, y and x are needed, and perhaps t and c")
     return letters
-
-
-def in_configured_order(content: Attributes) -> Attributes:
-    """A `transform` without names of axes that are not read; the config names the axes then."""
-    is_read = axis_letters(axis_names(content.get("axes")) or ()) is not None
-    return content if is_read else {k: value for k, value in content.items() if k != "axes"}
 
 
 def _transform(attrs: Attributes, axes: str) -> Found:

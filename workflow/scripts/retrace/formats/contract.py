@@ -79,17 +79,6 @@ class Group(NamedTuple):
     attributes: Mapping[str, Any]
 
 
-class ImageLevel(NamedTuple):
-    """An array as a level of an image, which an OME-Zarr group or one of CellMap describes."""
-
-    image: Mapping[str, Any]
-    """The metadata of the image."""
-    number: int
-    """That of the level; 0 is the finest."""
-    is_reversed: bool = False
-    """Whether its lists without names of axes have the reverse order of the array's, as in n5."""
-
-
 @dataclass(frozen=True)
 class Description:
     """What a file says about one array, (Z, Y, X), (C, Z, Y, X) or in the order of `axes`."""
@@ -118,8 +107,6 @@ class Description:
     """The groups above the array, the nearest first; their attributes may state its size too."""
     level: str = ""
     """The array's own name, such as s1, where it may be a level of a group."""
-    images: tuple[ImageLevel, ...] = ()
-    """The images that have the array as a level; they state its size and position too."""
 
 
 @dataclass(frozen=True)

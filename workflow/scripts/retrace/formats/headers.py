@@ -15,7 +15,7 @@ from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.folder_kinds import H5_SUFFIXES, TIF_SUFFIXES
 from retrace.formats.layer_info import layer_level
-from retrace.formats.n5_metadata import describe_n5, is_n5_dataset, n5_dataset
+from retrace.formats.n5_metadata import check_dataset, describe_n5
 from retrace.formats.reader import refuse_array, refuse_level
 from retrace.formats.section_order import section_files
 from retrace.formats.webknossos import with_dataset_properties
@@ -25,7 +25,6 @@ from retrace.formats.zarr_folder import (
     attributes,
     is_array,
     is_group,
-    is_path_below,
     json_file,
     with_outer_groups,
 )
@@ -55,9 +54,10 @@ def _header(path: str, folder: Path, array: str, mip: int) -> Description | None
     """The header of an array on this machine."""
     if is_address(path) and not is_zarr(path):
         return _layer_header(path, folder / "info", mip)
-    if folder.suffix == ".n5" or is_n5_dataset(folder):
+    if folder.suffix == ".n5" or _is_n5(folder):
         refuse_level(str(folder / array), mip)
-        return _n5_header(n5_dataset(folder, array))
+        check_dataset(folder, array, _n5_attributes)
+        return _n5_header(folder / array)
     if any((folder / name).is_file() for name in ZARR_FILES):
         return _zarr_header(folder, str(path), array, mip)
     return None if folder.suffix == ".zarr" else _file_header(folder, array, mip)
@@ -69,10 +69,10 @@ def _header(path: str, folder: Path, array: str, mip: int) -> Description | None
 def _zarr_header(store: Path, name: str, array: str, mip: int) -> Description | None:
     if is_array(store):
         refuse_array(name, array)
-    if is_path_below(array) and is_array(store / array):
+    if is_array(store / array):
         refuse_level(f"{name}/{array}" if array else name, mip)
         return _array_header(store, name, array)
-    if not is_group(store / array) or not is_path_below(array):
+    if not is_group(store / array):
         raise DataError(f"{name} has no array {array!r}; {nearest(array, array_names(store))}")
     level = level_path(name, array, attributes(store / array), mip, array_names(store))
     header = _array_header(store, name, level)
@@ -128,9 +128,18 @@ def _layer_header(path: str, info: Path, mip: int) -> Description | None:
     return layer_level(path, content, mip).describe()
 
 
+def _is_n5(folder: Path) -> bool:
+    return folder.is_dir() and "dimensions" in _n5_attributes(folder)
+
+
+def _n5_attributes(folder: Path) -> Mapping[str, Any]:
+    return json_file(folder / "attributes.json")
+
+
 def _n5_header(folder: Path) -> Description:
     """An n5 dataset, whose x, y, z become z, y, x."""
-    return with_dataset_properties(str(folder), folder, describe_n5(folder), is_reversed=True)
+    described = describe_n5(folder, _n5_attributes)
+    return with_dataset_properties(str(folder), folder, described, is_reversed=True)
 
 
 def _file_header(path: Path, array: str, mip: int) -> Description | None:

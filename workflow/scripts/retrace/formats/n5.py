@@ -23,18 +23,14 @@ from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import FormatPage
-from retrace.formats.n5_metadata import (
-    describe_n5,
-    is_n5_dataset,
-    n5_attributes,
-    n5_dataset,
-)
+from retrace.formats.n5_metadata import check_dataset, describe_n5
 from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.geometry import chunk_indices
 from retrace.reading import (
     existing_bytes,
+    parse_json_object,
     reading_content,
     refuse_web_page,
     unpacked,
@@ -53,6 +49,18 @@ CODECS: dict[str, Callable[[bytes, int], bytes]] = {
 FETCH_AGAIN = "fetch the volume again"
 
 
+def is_n5_dataset(path: Path) -> bool:
+    """Whether a folder is an n5 dataset, not only a container of datasets."""
+    return "dimensions" in _attributes(path)
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a folder, empty without any."""
+    file = path / "attributes.json"
+    content = existing_bytes(file)
+    return {} if content is None else parse_json_object(content, file, FETCH_AGAIN)
+
+
 class N5Array:
     """A read-only array (..., Z, Y, X) of any number of axes, the reverse of the file's.
 
@@ -60,11 +68,11 @@ class N5Array:
     """
 
     def __init__(self, path: Path, check: FileCheck | None = None) -> None:
-        """`path`: the folder of the dataset. `check` is called with each block that is read.
+        """`path` is the folder of a dataset. `check` is called with each block that is read.
 
         DataError for a compression that is not in CODECS.
         """
-        self.path, self._check, attributes = path, check, n5_attributes(path)
+        self.path, self._check, attributes = path, check, _attributes(path)
         self.shape = tuple(reversed(attributes["dimensions"]))
         self.block_shape = tuple(reversed(attributes["blockSize"]))
         self.dtype = np.dtype(attributes["dataType"])
@@ -78,7 +86,7 @@ class N5Array:
                 "Convert it to zarr"
             )
         self._decompress = CODECS[compression]
-        described = describe_n5(path)
+        described = describe_n5(path, _attributes)
         self.description = with_dataset_properties(str(path), path, described, is_reversed=True)
 
     def chunk_names(self) -> Iterator[str]:
@@ -146,16 +154,15 @@ def _slices(begin: np.ndarray, end: np.ndarray) -> tuple[Any, ...]:
 
 
 def _is_n5(path: Path) -> bool:
-    return (path.suffix == ".n5" and path.exists()) or is_n5_dataset(path)
+    return path.suffix == ".n5" or is_n5_dataset(path)
 
 
 def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> N5Array:
     """The dataset `array` (Z, Y, X)."""
     refuse_level(str(path / array), mip)
+    check_dataset(path, array, _attributes)
     prefix = f"{array}/" if array else ""
-    return N5Array(
-        n5_dataset(path, array), check and (lambda name, data: check(prefix + name, data))
-    )
+    return N5Array(path / array, check and (lambda name, data: check(prefix + name, data)))
 
 
 PAGE = FormatPage(
@@ -163,10 +170,7 @@ PAGE = FormatPage(
     recognised_by="The suffix .n5, or `dimensions` in attributes.json; `array` names the dataset, "
     "and also the level (raw/s0).",
     axes="The file's order x, y, z is reversed, and so are all lists in attributes but those in "
-    "`axistags`, `transform` and `multiscales`. Those in `transform` and `multiscales` belong to "
-    "the axes that are named there; other names than t, c, z, y and x are refused. `multiscales` "
-    "may name the axes in the order of the file, or as z, y, x in that of the array. "
-    f"{IN_ATTRIBUTES}",
+    f"`transform` and `multiscales`, which name their axes. {IN_ATTRIBUTES}",
     voxel_size=IN_ATTRIBUTES,
     position=f"{IN_ATTRIBUTES} CellMap's positions of coarser levels are those of centres; with the"
     " group's `multiscales` they are read as such.",

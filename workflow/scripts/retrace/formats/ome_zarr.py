@@ -17,15 +17,14 @@ from retrace.errors import DataError
 from retrace.formats.attributes import (
     above_0,
     exact,
-    in_configured_order,
     spatial,
     transform_axes,
     transform_of,
     unit_in_nm,
     units_in_nm,
 )
-from retrace.formats.contract import Convention, FormatPage, ImageLevel, Statement
-from retrace.formats.stated_axes import axis_letters, axis_names
+from retrace.formats.contract import Convention, FormatPage, Statement
+from retrace.formats.stated_axes import axis_letters
 
 READ_STEPS = ("scale", "translation", "identity", "sequence", "affine")
 """Types of transformations that are read; affine only without rotation and shear."""
@@ -36,8 +35,7 @@ PAGE = FormatPage(
     " names the group, empty for the top; `mip` is the level. An array of it is read with the same "
     "metadata.",
     axes="Stated by `axes`, in any order; since 0.6 by those of the coordinate system that the "
-    "levels lead to. In 0.1 and 0.2: t, c, z, y, x. Other names need the setting `axes`, and then "
-    "scale and translation have its order.",
+    "levels lead to. In 0.1 and 0.2: t, c, z, y, x.",
     voxel_size="The scale of the level times that of the image, in the units of the axes. Without a"
     " unit it must equal the config's. A scale of 1, 1, 1 without a unit states nothing.",
     position="The translation of the level, read as the position of the first voxel's corner. If it"
@@ -106,7 +104,7 @@ def _axes(image: Attributes) -> Sequence[Any]:
     """The entries of the axes; since version 0.6 those of the system that the levels are in."""
     systems = image.get("coordinateSystems")
     if not isinstance(systems, (list, tuple)):
-        return _entries(image.get("axes"))
+        return image.get("axes") or ()
     used = {_output(entry) for entry in levels(image)} - {None}
     named = [s for s in systems if isinstance(s, Mapping) and (not used or s.get("name") in used)]
     if len(named) != 1:
@@ -114,15 +112,7 @@ def _axes(image: Attributes) -> Sequence[Any]:
             f"its OME-Zarr levels are in the coordinate systems {sorted(map(str, used))} of "
             f"{[s.get('name') for s in systems if isinstance(s, Mapping)]}; one is needed"
         )
-    return _entries(named[0].get("axes"))
-
-
-def _entries(axes: Any) -> Sequence[Any]:
-    """The entries of `axes`, none where it is absent; DataError for anything but a list or text."""
-    entries = axis_names(axes or [])
-    if entries is None:
-        raise DataError(f"its OME-Zarr `axes` are {axes!r}; correct them to a list of axes")
-    return entries
+    return named[0].get("axes") or ()
 
 
 def _output(entry: Attributes) -> str | None:
@@ -134,22 +124,35 @@ def _output(entry: Attributes) -> str | None:
     return target if isinstance(target, str) else None
 
 
-def own_axes(image: Attributes) -> list[str]:
-    """The names of the axes in the image's own order; none in versions 0.1 and 0.2."""
-    return [_axis_name(axis) for axis in _axes(image)]
-
-
 def axes_of(image: Attributes, dimensions: int) -> list[str]:
     """The names of the stored axes; versions 0.1 and 0.2 have none and are t, c, z, y, x."""
     without = list("tczyx")[-dimensions:]
-    of_levels = [axis_names(transform_of(entry).get("axes")) for entry in levels(image)[:1]]
-    return own_axes(image) or [str(n) for n in next(filter(None, of_levels), without)]
+    own = [transform_of(entry).get("axes") for entry in levels(image)[:1]]
+    axes = _axes(image) or next(filter(None, own), without)
+    return [_axis_name(axis) for axis in axes]
 
 
 def _axis_name(axis: Any) -> str:
     if not isinstance(axis, Mapping):
         return str(axis)
     return {"channel": "c", "time": "t"}.get(str(axis.get("type")), str(axis.get("name")))
+
+
+def own_letters(image: Attributes) -> str | None:
+    """A letter for each axis that the image names; None if it names none, or others."""
+    return axis_letters([_axis_name(axis) for axis in _axes(image)])
+
+
+def stated_letters(image: Attributes, dimensions: int) -> str:
+    """A letter for each stored axis; DataError for axes that are not t, c, z, y and x."""
+    names = axes_of(image, dimensions)
+    letters = axis_letters(names)
+    if letters is None or len(letters) != dimensions:
+        raise DataError(
+            f"its OME-Zarr axes are {names}, and it has {dimensions} dimensions; z, y and x are "
+            "needed, and perhaps t and c. Rename them in the `multiscales` of the group"
+        )
+    return letters
 
 
 def _units(image: Attributes, letters: str) -> list[Fraction | None]:
@@ -174,30 +177,15 @@ class LevelStatements:
     """The position as it is written, before it is read as a centre or a corner; nm."""
 
 
-def _listed_axes(level: ImageLevel, axes: str) -> str:
-    """The letters of the axes in the order of the image's lists; `axes`: those of the array."""
-    letters = axis_letters(own_axes(level.image))
-    if letters is not None:
-        return letters
-    return axes[::-1] if level.is_reversed else axes
-
-
-def image_statements(level: ImageLevel, axes: str, *, is_configured: bool) -> LevelStatements:
-    """Voxel size and position of a level; values belong to axes by the names in the image.
-
-    `axes`: those of the stored array; `is_configured`: whether the config names them, because names
-    in the file are not read. They count in the order of the array then.
+def image_statements(image: Attributes, mip: int, letters: str) -> LevelStatements:
+    """Voxel size and position of a level.
 
     By the specification, a translation is the position of the first voxel's centre; most programs
     write that of its corner. It is taken as the centre only if it differs from the translation of
     level 0 by half the difference of the voxel sizes. A scale of 1, 1, 1 without a unit and without
     a translation is a placeholder and states nothing.
     """
-    image, mip, letters = level.image, level.number, _listed_axes(level, axes)
-    pair = [levels(image)[i] for i in (0, mip)]
-    if is_configured:
-        pair = [_in_configured_order(entry) for entry in pair]
-    finest, own = (_transform(image, entry, letters, axes) for entry in pair)
+    finest, own = (_transform(image, levels(image)[i], letters) for i in (0, mip))
     units = own.units or _units(image, letters)
     has_unit = None not in units
     is_placeholder = finest.scale == (1, 1, 1) and not any(finest.translation or ())
@@ -214,10 +202,6 @@ def image_statements(level: ImageLevel, axes: str, *, is_configured: bool) -> Le
     position = _statement(f"{what} translation", corner, lengths, has_unit)
     written = tuple(exact(v, u) for v, u in zip(own.translation, lengths, strict=True))
     return LevelStatements(sizes, (position,), written)
-
-
-def _in_configured_order(entry: Attributes) -> Attributes:
-    return {**entry, "transform": in_configured_order(transform_of(entry))}
 
 
 def _statement(
@@ -250,13 +234,10 @@ def _corner(finest: _Transform, own: _Transform, mip: int) -> list[float]:
     return corner
 
 
-def _transform(image: Attributes, entry: Attributes, letters: str, axes: str) -> _Transform:
-    """The transformations of a level, and then those of the whole image.
-
-    `letters`: the axes in the order of the image's lists; `axes`: in that of the array.
-    """
+def _transform(image: Attributes, entry: Attributes, letters: str) -> _Transform:
+    """The transformations of a level, and then those of the whole image."""
     if transform_of(entry) and "coordinateTransformations" not in entry:
-        return _of_cellmap(transform_of(entry), axes)
+        return _of_cellmap(transform_of(entry), letters)
     of_level = _combined(entry, letters)
     of_image = _combined(image, letters)
     if of_image != (None, None) and image.get("coordinateSystems") is not None:
@@ -264,11 +245,7 @@ def _transform(image: Attributes, entry: Attributes, letters: str, axes: str) ->
             "its OME-Zarr image leads to further coordinate systems by `coordinateTransformations`;"
             " which one is meant is not stated, so write the image with one coordinate system"
         )
-    if (
-        of_level[0] is None
-        and of_image[0] is not None
-        and entry["path"] != levels(image)[0]["path"]
-    ):
+    if of_level[0] is None and of_image[0] is not None and entry is not levels(image)[0]:
         raise DataError(
             f"level {entry['path']} of its OME-Zarr image states no scale, and the image states "
             "one, which is that of level 0; write the scale of each level"

@@ -53,7 +53,7 @@ def placed(name: str, file: Description, axes: str, config: Configured) -> Place
     try:
         all_sizes, all_positions = stated_places(file, axes)
     except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+        raise DataError(f"{name}: {error}; correct the attribute in the file") from error
     size = None if config.voxel_size_nm is None else checked_voxel_size(config.voxel_size_nm)
     sizes = _with_unit(name, all_sizes, size)
     positions = _with_known_unit(name, all_positions, sizes)

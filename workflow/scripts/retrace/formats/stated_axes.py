@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +15,7 @@ AXISTAGS = "axistags"
 """ilastik's attribute: JSON with a `key` for each axis."""
 AXES_CONVENTIONS = (
     Convention(
-        "funlib, n5, xarray, HDF5",
-        AXIS_KEYS,
-        "",
-        "A name for each stored axis, as a list or as text (xyz; x, y, z); c^ is a channel.",
+        "funlib, n5, xarray, HDF5", AXIS_KEYS, "", "A name for each stored axis; c^ is a channel."
     ),
     Convention("ilastik", (AXISTAGS,), "", "JSON with a `key` for each stored axis."),
     Convention(
@@ -61,32 +57,18 @@ def axis_letters(names: Sequence[Any]) -> str | None:
     return "".join(short) if is_known and set("zyx") <= set(short) else None
 
 
-def axis_names(value: Any) -> list[Any] | None:
-    """The names in a list, or in a text such as "xyz" or "x, y, z"; None for any other value."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        words = re.findall(r"[\w^]+", value)
-        return list(words[0]) if len(words) == 1 else words
-    if not isinstance(value, (list, tuple)):
-        return None
-    is_one_text = len(value) == 1 and isinstance(value[0], (str, bytes))
-    return axis_names(value[0]) if is_one_text else list(value)
-
-
 def axes_in_attributes(attrs: Mapping[str, Any]) -> Iterator[AxesStatement]:
     """All statements of axes in the attributes of an array."""
     for key in AXIS_KEYS:
-        yield from named_axes(f"`{key}`", attrs.get(key))
-    yield from named_axes(f"`{AXISTAGS}`", _axistags(attrs.get(AXISTAGS)))
+        names = list(attrs[key]) if isinstance(attrs.get(key), str) else attrs.get(key)
+        if isinstance(names, (list, tuple)):
+            yield from named_axes(f"`{key}`", names)
+    if (tags := _axistags(attrs.get(AXISTAGS))) is not None:
+        yield from named_axes(f"`{AXISTAGS}`", tags)
 
 
-def named_axes(where: str, value: Any) -> Iterator[AxesStatement]:
-    """Names as a statement; nothing for names such as dim_0, which say nothing, and for no names.
-
-    `value`: as for `axis_names`.
-    """
-    names = axis_names(value) or []
+def named_axes(where: str, names: Sequence[Any]) -> Iterator[AxesStatement]:
+    """A list of names as a statement; nothing for names such as dim_0, which say nothing."""
     letters = axis_letters(names)
     is_about_space = sum(str(name).lower() in SPACE for name in names) > 1
     if letters is not None or is_about_space:

@@ -7,21 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from retrace.errors import DataError
-from retrace.formats import ome_zarr
-from retrace.formats.attributes import (
-    FACTORS,
-    Attributes,
-    downsampling,
-    in_configured_order,
-    statements,
-    times,
-    transform_of,
-)
+from retrace.formats.attributes import FACTORS, downsampling, statements, times
 from retrace.formats.contract import Convention, Description, Group, Statement
 from retrace.geometry import whole_voxels
 
 Statements = tuple[Statement, ...]
-CORRECT = "correct the attribute in the file"
 LEVEL = re.compile(r"s?(\d+)")
 """Names of arrays that are levels of their group, such as s1; s0 is the finest."""
 PYRAMID_KEYS = (FACTORS, "scales")
@@ -44,43 +34,14 @@ def stated_places(file: Description, axes: str) -> tuple[Statements, Statements]
     that the group lists, say how much coarser a level is; a level named s1, s2 .. may also state a
     multiple of that size. DataError for values that make no sense, and for a level of unknown size.
     """
-    is_configured = file.axes is None and bool(file.axes_written)
-    found = [ome_zarr.image_statements(i, axes, is_configured=is_configured) for i in file.images]
-    sizes, positions = _own(file, axes, found, is_configured=is_configured)
-    sizes = (*sizes, *file.voxel_sizes, *(size for each in found for size in each.sizes))
-    positions = (*positions, *file.positions, *(p for each in found for p in each.positions))
+    sizes, positions = statements(file.attributes, axes)
+    sizes, positions = (*sizes, *file.voxel_sizes), (*positions, *file.positions)
     for group in file.groups:
         of_group, places = _of_group(group, file, axes, is_needed=not sizes)
         if not (_level(file) and _multiples(sizes, of_group)):
             sizes = (*sizes, *of_group)
         positions = (*positions, *places)
     return sizes, positions
-
-
-def _own(
-    file: Description,
-    axes: str,
-    of_images: Sequence[ome_zarr.LevelStatements],
-    *,
-    is_configured: bool,
-) -> tuple[Statements, Statements]:
-    """What the attributes of the array itself state.
-
-    CellMap writes the position of a level into the array too. It is left out there, because only
-    the image with all its levels shows whether it is that of a centre.
-    """
-    transform = transform_of(file.attributes)
-    if is_configured:
-        transform = in_configured_order(transform)
-    attributes: Attributes = {**file.attributes, "transform": transform}
-    try:
-        stated = [position.values for position in statements({"transform": transform}, axes)[1]]
-        if any(each.written_position in stated for each in of_images):
-            kept = {key: value for key, value in transform.items() if key != "translate"}
-            attributes = {**attributes, "transform": kept}
-        return statements(attributes, axes)
-    except DataError as error:
-        raise DataError(f"{error}; {CORRECT}") from error
 
 
 def _of_group(
@@ -97,7 +58,7 @@ def _of_group(
                 f"states how much coarser {file.level} is; add `{FACTORS}` to the array"
             )
     except DataError as error:
-        raise DataError(f"the group {group.name}: {error}; {CORRECT}") from error
+        raise DataError(f"the group {group.name}: {error}") from error
     sizes = tuple(times(size, factors or (1, 1, 1)) for size in sizes)
     return [_named(group, s) for s in sizes], [_named(group, s) for s in positions]
 
@@ -110,11 +71,6 @@ def _factors(group: Group, file: Description, axes: str) -> Sequence[float] | No
     for key in PYRAMID_KEYS:
         listed = group.attributes.get(key)
         if isinstance(listed, list) and 0 <= level < len(listed) and LEVEL.fullmatch(file.level):
-            if not isinstance(listed[level], list):
-                raise DataError(
-                    f"`{key}` is {listed}; it must be a list of the factors of each level, such as "
-                    "[[1, 1, 1], [1, 2, 2]]"
-                )
             return downsampling({FACTORS: listed[level]}, axes)
     return (1, 1, 1) if level == 0 else None
 

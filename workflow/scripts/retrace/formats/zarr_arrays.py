@@ -30,17 +30,11 @@ from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.checked_codecs import check_shards, limit_codecs, use_checked_codecs
 from retrace.formats.contract import Description, FormatPage, byte_order_of
-from retrace.formats.n5_metadata import is_n5_dataset
+from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader, refuse_array, refuse_large_chunk, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
-from retrace.formats.zarr_folder import (
-    ZARR_FILES,
-    array_names,
-    attributes,
-    is_path_below,
-    with_outer_groups,
-)
+from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
 from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
 from retrace.geometry import chunk_indices
 from retrace.reading import cause, parse_json_object, retried
@@ -352,8 +346,6 @@ def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array
         refuse_array(name, array)  # zarr ignores the name where the store itself is an array
         return root
     try:
-        if not is_path_below(array):
-            raise FileNotFoundError(array)
         return zarr.open(store, path=array, mode="r", use_consolidated=False)
     except (KeyError, FileNotFoundError) as error:
         if isinstance(store, BlockStore) and store.denied is not None:
@@ -371,9 +363,9 @@ def _root_array(store: CheckedStore) -> zarr.Array | None:
 
 def _others(store: CheckedStore | BlockStore, array: str) -> str:
     """The end of an error message: the arrays of a local store; remote stores cannot be listed."""
-    if (folder := _local_folder(store)) is None:
+    if isinstance(store, BlockStore):
         return " that could be read; correct `path` and `array` in the dataset's config"
-    return f"; {nearest(array, array_names(folder))}"
+    return f"; {nearest(array, array_names(store.root))}"
 
 
 def _is_zarr(path: Path) -> bool:

@@ -55,11 +55,6 @@ def with_outer_groups(store: Path, path: str) -> tuple[Path, str]:
     return top, "/".join(inner)
 
 
-def is_path_below(array: str) -> bool:
-    """Whether zarr reads `array` as a path below its store, as it does not with . and .. in it."""
-    return not {".", ".."} & set(array.split("/"))
-
-
 def array_names(folder: Path, prefix: str = "") -> Iterator[str]:
     """Names of the arrays of a group; folders of chunks are not entered."""
     for child in sorted(folder.iterdir()):

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from retrace.errors import DataError
 from retrace.formats import ome_zarr
-from retrace.formats.attributes import transform_of
-from retrace.formats.contract import ByteOrder, Description, Group, ImageLevel
+from retrace.formats.attributes import statements, transform_of
+from retrace.formats.contract import ByteOrder, Description, Group, Statement
 from retrace.formats.stated_axes import (
     AxesStatement,
     agreed_axes,
     axes_in_attributes,
-    axis_letters,
     named_axes,
+    usual_axes,
 )
 
 GroupAttributes = Callable[[str], Mapping[str, Any]]
@@ -92,7 +92,7 @@ def _described(name: str, path: str, array: ZarrArray, groups: GroupAttributes) 
 def description(
     array: ZarrArray,
     named: tuple[str | None, str],
-    images: Sequence[ImageLevel],
+    images: Sequence[LevelOfImage],
     above: Sequence[Group],
     level: str,
 ) -> Description:
@@ -101,15 +101,17 @@ def description(
     `named`: its axes and how they are named, as from `agreed_axes`.
     """
     axes, written = named
+    found = of_images(images, axes or usual_axes(len(array.shape)), array.attributes)
     return Description(
         array.shape,
         array.dtype,
         array.byte_order,
         axes,
         written,
-        array.attributes,
-        images=tuple(images),
-        completeness="every chunk is listed",
+        found.attributes,
+        found.sizes,
+        found.positions,
+        "every chunk is listed",
         groups=tuple(above),
         level=level,
     )
@@ -122,7 +124,11 @@ def groups_above(path: str, groups: GroupAttributes) -> list[Group]:
     return [Group(path or "at the top", groups(path)) for path in paths]
 
 
-def images_of(path: str, above: Sequence[Group]) -> Iterator[ImageLevel]:
+LevelOfImage = tuple[Mapping[str, Any], int]
+"""The metadata of an image, and the number of one of its levels."""
+
+
+def images_of(path: str, above: Sequence[Group]) -> Iterator[LevelOfImage]:
     """The images that have the array at `path` as a level, and the number of the level."""
     parts = path.split("/")
     for depth, group in enumerate(above, start=1):
@@ -130,23 +136,49 @@ def images_of(path: str, above: Sequence[Group]) -> Iterator[ImageLevel]:
         for image in ome_zarr.images(group.attributes):
             for number, entry in enumerate(ome_zarr.levels(image)):
                 if ome_zarr.level_name(entry) == inner:
-                    yield ImageLevel(image, number)
+                    yield image, number
 
 
-def _axes(array: ZarrArray, images: Sequence[ImageLevel]) -> tuple[str | None, str]:
+class ImageStatements(NamedTuple):
+    """What the images of an array state, and its attributes without what they repeat."""
+
+    sizes: tuple[Statement, ...]
+    positions: tuple[Statement, ...]
+    attributes: Mapping[str, Any]
+
+
+def of_images(
+    images: Iterable[LevelOfImage], axes: str, attributes: Mapping[str, Any]
+) -> ImageStatements:
+    """The statements of images about an array with these attributes.
+
+    Values of an image are in the order of its own axes, which in n5 need not be that of the array.
+    CellMap writes the position of a level into the array too. It is left out there, because only
+    the image with all its levels shows whether it is that of a centre.
+    """
+    found = [
+        ome_zarr.image_statements(image, level, ome_zarr.own_letters(image) or axes)
+        for image, level in images
+    ]
+    own = transform_of(attributes)
+    written = [s.written_position for s in found if s.written_position is not None]
+    stated = [position.values for position in statements({"transform": own}, axes)[1]]
+    if any(position in stated for position in written):
+        own = {key: value for key, value in own.items() if key != "translate"}
+        attributes = {**attributes, "transform": own}
+    sizes = tuple(size for each in found for size in each.sizes)
+    return ImageStatements(sizes, tuple(p for each in found for p in each.positions), attributes)
+
+
+def _axes(array: ZarrArray, images: Sequence[LevelOfImage]) -> tuple[str | None, str]:
     """The stored axes and how they are named; DataError if two sources name them differently."""
-    found = list(_axes_of_images(images, len(array.shape)))
+    dimensions = len(array.shape)
+    found = []
+    for image, _ in images:
+        letters = ome_zarr.stated_letters(image, dimensions)
+        found.append(AxesStatement(letters, f"OME-Zarr axes {ome_zarr.axes_of(image, dimensions)}"))
     found += axes_in_attributes(array.attributes)
-    found += named_axes("`dimension_names`", array.dimension_names)
-    found += named_axes("`transform.axes`", transform_of(array.attributes).get("axes"))
+    found += named_axes("`dimension_names`", array.dimension_names or ())
+    if names := transform_of(array.attributes).get("axes"):
+        found += named_axes("`transform.axes`", names)
     return agreed_axes(array.shape, found)
-
-
-def _axes_of_images(images: Sequence[ImageLevel], dimensions: int) -> Iterator[AxesStatement]:
-    """The axes that the images name; also by names that are not read."""
-    for image, number, _ in images:
-        names = ome_zarr.axes_of(image, dimensions)
-        yield AxesStatement(axis_letters(names), f"OME-Zarr axes {names}")
-        own = transform_of(ome_zarr.levels(image)[number]).get("axes")
-        of_level = named_axes("`transform.axes` of its level", own)
-        yield from (statement for statement in of_level if statement.letters is None)
