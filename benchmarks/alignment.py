@@ -6,10 +6,10 @@
 Data: see alignment_stacks.py. Trained on some sections, scored on others: sections 6-9 of vnc_nc,
 phantoms of other seeds; those of FIB-25 are scored only, so they need `--mixed`. With each seed,
 initial weights and the distortions of trained and held-out sections differ; so do the phantoms. For
-each method: mean endpoint error over all
-held-out pairs, px, and its fraction of the zero field's; folded pixels; roughness; chunked
-correlation (12 x 12); CPU seconds of one thread per pair. Then the held-out stacks are aligned
-section by section: greatest drift and error, with and without the correction of drift.
+each method: mean endpoint error over all held-out pairs, px, and its fraction of the zero field's;
+folded pixels; roughness; chunked correlation (12 x 12); CPU seconds of one thread per pair. Then
+the held-out stacks are aligned section by section: greatest drift and error, with and without the
+correction of drift.
 
 Tables give the mean over seeds and the standard deviation (n - 1), also of the difference between
 a method and the network on the same data: positive where the network is better. What has been

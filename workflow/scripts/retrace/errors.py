@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -78,6 +78,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(names)}"
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Up to `most` names for a message; two dots stand for the others."""
+    return ", ".join(names[:most]) + (" .." if len(names) > most else "")
 
 
 _OF_CONTENT = frozenset(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from retrace.errors import MachineError
+from retrace.errors import MachineError, first_names
 from retrace.formats.zarr_folder import ZARR_FILES
 from retrace.reading import json_if_intact
 
@@ -57,11 +57,10 @@ def _instead_of_tifs(folder: Path) -> str:
     below = list(islice(_below(folder), MOST_FOLDERS))
     volumes = [path for path in below if _is_volume(path)]
     if volumes:
-        names = ", ".join(str(path.relative_to(folder)) for path in volumes[:MOST_NAMED])
-        more = " .." if len(volumes) > MOST_NAMED else ""
+        names = first_names([str(path.relative_to(folder)) for path in volumes], MOST_NAMED)
         one = place / volumes[0].relative_to(folder)
         address = f"file://{one}" if _is_layer(one) else str(one)
-        return f"it contains volumes ({names}{more}); name one of them as the path: {address}"
+        return f"it contains volumes ({names}); name one of them as the path: {address}"
     if any((path / WKW_HEADER).is_file() for path in (folder, *below)):
         return (
             "it is a volume of WEBKNOSSOS in its format wkw, which is not read; export it as zarr "

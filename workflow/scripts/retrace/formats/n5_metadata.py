@@ -5,11 +5,11 @@ Standard library only, because planning uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrace.errors import DataError, nearest
+from retrace.errors import DataError, first_names, nearest
 from retrace.formats.contract import ByteOrder, Description, Group
 from retrace.formats.reader import refuse_array
 from retrace.formats.stated_axes import AXIS_KEYS, agreed_axes, axes_in_attributes
@@ -44,12 +44,9 @@ def check_dataset(container: Path, array: str, read: ReadAttributes) -> None:
             "of a folder below it. Correct `path`"
         )
     if not array:
-        raise DataError(f"{container} contains n5 datasets; set `array` to one of: {_few(names)}")
+        some = first_names(names, MOST_NAMED)
+        raise DataError(f"{container} contains n5 datasets; set `array` to one of: {some}")
     raise DataError(f"{container} has no array {array!r}; {nearest(array, names)}")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (" .." if len(names) > MOST_NAMED else "")
 
 
 def _dataset_names(folder: Path, read: ReadAttributes, prefix: str = "") -> Iterator[str]:

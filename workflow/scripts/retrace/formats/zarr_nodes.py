@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
-from retrace.errors import DataError
+from retrace.errors import DataError, first_names
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import statements, transform_of
 from retrace.formats.contract import ByteOrder, Description, Group, Statement
@@ -66,9 +65,8 @@ def _no_image(attributes: Mapping[str, Any], count: int, arrays: Sequence[str]) 
     ome = attributes.get("ome")
     if "bioformats2raw.layout" in (*attributes, *(ome if isinstance(ome, Mapping) else ())):
         what = "is a collection of images (bioformats2raw), which are the groups 0, 1 .."
-    names = ", ".join(islice(arrays, MOST_NAMED))
-    more = " .." if len(arrays) > MOST_NAMED else ""
-    return f"{what}; set `array` to " + (f"one of: {names}{more}" if names else "the one you mean")
+    names = first_names(arrays, MOST_NAMED)
+    return f"{what}; set `array` to " + (f"one of: {names}" if names else "the one you mean")
 
 
 def describe(name: str, path: str, array: ZarrArray, groups: GroupAttributes) -> Description:

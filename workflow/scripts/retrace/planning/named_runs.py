@@ -60,17 +60,20 @@ class NamedRuns:
             )
         file = RUNS / settings.run / RUN_RECORD
         if file.is_file():
-            difference = self._difference(job, file, producer) or _other_end(settings, file)
+            difference = self._difference(settings, job, file, producer)
             if difference is not None:
                 raise taken(settings.run, file.parent, difference)
 
-    def _difference(self, job: Planned, file: Path, producer: Producer) -> str | None:
-        """What is certain to differ from the training of a run, besides the length."""
+    def _difference(
+        self, settings: FitSettings, job: Planned, file: Path, producer: Producer
+    ) -> str | None:
+        """What is certain to differ from the training of the run in `file`; None if nothing is."""
+        run = json_if_intact(file)
+        if not run.get("identity"):
+            return f"{file} does not say from what it was computed"
         training = replace(job, record=str(file), settings=without_length(job.settings))
         reason = self._comparison.reason(training, producer)
-        if not json_if_intact(file).get("identity"):
-            return f"{file} does not say from what it was computed"
-        return None if reason is None else self._first_cause(reason, producer)
+        return _other_end(settings, run) if reason is None else self._first_cause(reason, producer)
 
     def _first_cause(self, reason: str, producer: Producer) -> str:
         """The reason of the job that changed first, for a reason that says that it runs again."""
@@ -85,9 +88,8 @@ class NamedRuns:
         return f"{path}: {cause}" if path and path not in cause else cause
 
 
-def _other_end(settings: FitSettings, file: Path) -> str | None:
+def _other_end(settings: FitSettings, run: Mapping[str, Any]) -> str | None:
     """How the last iteration that is requested differs from that of a run; None if it does not."""
-    run = json_if_intact(file)
     end = settings.iterations
     if end is None:
         end = (settings.epochs or settings.network.epochs) * run["iterations_per_epoch"]
