@@ -225,10 +225,12 @@ def test_a_dataset_that_an_n5_does_not_have(
         open_one(tmp_path / "empty.n5", "raw")
 
 
+@pytest.mark.parametrize("name", ["raw", "em/s0"])
 @pytest.mark.parametrize("order", ["xyz", "zyx", "yzx"])
 def test_an_image_in_an_n5_is_in_the_order_of_its_own_axes(
-    tmp_path: Path, labels: np.ndarray, order: str
+    tmp_path: Path, labels: np.ndarray, order: str, name: str
 ) -> None:
+    """`name`: also a dataset in a group that has no attributes.json of its own."""
     size, place = (
         dict(zip("zyx", (40, 8, 4), strict=True)),
         dict(zip("zyx", (400, 80, 8), strict=True)),
@@ -240,11 +242,11 @@ def test_an_image_in_an_n5_is_in_the_order_of_its_own_axes(
     image = {
         "version": "0.4",
         "axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in order],
-        "datasets": [{"path": "raw", "coordinateTransformations": steps}],
+        "datasets": [{"path": name, "coordinateTransformations": steps}],
     }
-    write_n5(tmp_path / "a.n5" / "raw", labels, (4, 5, 6))
+    write_n5(tmp_path / "a.n5" / name, labels, (4, 5, 6))
     (tmp_path / "a.n5" / "attributes.json").write_text(json.dumps({"multiscales": [image]}))
-    volume = open_volume(tmp_path / "a.n5", "raw")
+    volume = open_volume(tmp_path / "a.n5", name)
 
     assert volume.voxel_size_nm == (40, 8, 4)
     assert volume.box.offset == (10, 10, 2)

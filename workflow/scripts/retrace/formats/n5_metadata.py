@@ -96,13 +96,18 @@ def _check_numbers(attributes: Mapping[str, Any]) -> None:
 
 
 def _groups(folder: Path, read: ReadAttributes) -> tuple[list[Group], str]:
-    """The groups above a dataset, the nearest first, and its path below the last of them."""
-    top = folder.absolute()
-    parts: list[str] = []
-    while len(parts) < MOST_GROUPS and (top.parent / "attributes.json").is_file():
-        parts.insert(0, top.name)
-        top = top.parent
-    path = "/".join(parts)
+    """The groups above a dataset, the nearest first, and its path below the last of them.
+
+    Below a folder .n5, groups need no attributes.json.
+    """
+    place = folder.absolute()
+    parents = list(place.parents)[:MOST_GROUPS]
+    has_attributes = [(parent / "attributes.json").is_file() for parent in parents]
+    count = next((i for i, parent in enumerate(parents, 1) if parent.suffix == ".n5"), None)
+    if count is None or place.suffix == ".n5":
+        count = next((i for i, known in enumerate(has_attributes) if not known), len(parents))
+    top = parents[count - 1] if count else place
+    path = place.relative_to(top).as_posix() if count else ""
     return groups_above(path, lambda group: _in_zyx(read(top / group))), path
 
 
